@@ -1,0 +1,85 @@
+"""Chooses the finest form of a model that is exact, and says why it went no further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from autopar import compat
+from autopar.capture.gate import compare, eager_step, program_step
+from autopar.capture.inputs import split
+from autopar.capture.opaque import wrap_opaque
+from autopar.capture.symbolic import UntraceableError, trace_symbolic
+from autopar.errors import ModelError
+from autopar.program import Program, Remark
+
+__all__ = ["capture"]
+
+
+def capture(
+    model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, gate: bool = True
+) -> Program:
+    """Captures one call of a model as a Program.
+
+    Tries the symbolic front end, compares one step of what it made with one step of the eager
+    model, and falls back to the whole model as one opaque call where they differ. The model, its
+    buffers, gradients and all random streams are left as they were.
+
+    Args:
+        model: any module that runs eagerly on the sample call.
+        args, kwargs: the sample call; tensors stay, everything else is pinned.
+        gate: whether to run and compare one step (two forwards and two backwards).
+
+    Raises:
+        ModelError: the model has parameters that are not materialised (lazy modules).
+        Exception: whatever the model itself raises on this call, unchanged.
+    """
+    kwargs = kwargs or {}
+    _refuse_lazy(model)
+    in_spec, tensors, constants, foreign = split(args, kwargs)
+    eager = eager_step(model, args, kwargs) if gate else None
+
+    def opaque(reason: str) -> Program:
+        return wrap_opaque(model, in_spec=in_spec, tensors=tensors, constants=constants, reason=reason)
+
+    if foreign:
+        kinds = ", ".join(sorted({type(value).__name__ for _, value in foreign}))
+        return opaque(f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+    try:
+        program = trace_symbolic(
+            model, args, kwargs, in_spec=in_spec, tensors=tensors, constants=constants
+        )
+    except UntraceableError as error:
+        return opaque(str(error))
+    if eager is None:
+        return program
+    try:
+        difference = compare(eager, program_step(program))
+    except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
+        difference = f"the captured graph raised {type(error).__name__}: {str(error).splitlines()[0]}"
+    if difference is not None:
+        return opaque(f"the gate refused the symbolic capture, because {difference}")
+    program.remarks.append(
+        Remark(
+            kind="passed",
+            stage="capture",
+            message=f"{compat.original_class(model).__name__} was captured by the symbolic front end: one step "
+            "equals eager in outputs, gradients, buffers and random numbers.",
+        )
+    )
+    return program
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+    lazy += [name for name, b in model.named_buffers() if isinstance(b, nn.parameter.UninitializedBuffer)]
+    if lazy:
+        raise ModelError(
+            f"The model has lazy parameters without a shape: {', '.join(lazy[:3])}.",
+            why="A plan needs every size.",
+            mend="Run the model once on a sample input first, or give the sizes in the constructor.",
+        )
+
+

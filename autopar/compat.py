@@ -1,0 +1,90 @@
+"""Every private torch name that autopar uses, in one place, with the versions it was checked on.
+
+Checked on torch 2.13.0 (CPU). Written for 2.11 to 2.13. When a name moves, mend it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+__all__ = [
+    "accumulates_into_leaves",
+    "has_module_hooks",
+    "is_parametrized",
+    "on_backward_end",
+    "original_class",
+    "storage_references",
+    "tree_flatten",
+    "tree_unflatten",
+    "unflatten_like",
+]
+
+
+def tree_flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Leaves of a nested structure and its spec (2.11-2.13: ``torch.utils._pytree``)."""
+    leaves, spec = pytree.tree_flatten(tree)
+    return leaves, spec
+
+
+def tree_unflatten(leaves: Sequence[Any], spec: Any) -> Any:
+    """The nested structure again, from its leaves and spec."""
+    return pytree.tree_unflatten(list(leaves), spec)
+
+
+def unflatten_like(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Views into ``flat``, one for each tensor of ``like``, made by one call into C++.
+
+    The views carry no Python reference of ours, so autograd's AccumulateGrad may keep them as
+    ``.grad`` without a copy.
+    """
+    views: Sequence[torch.Tensor] = torch._C._nn.unflatten_dense_tensors(flat, like)
+    return views
+
+
+def storage_references(tensor: torch.Tensor) -> int:
+    """How many tensors (and other owners) share the tensor's storage."""
+    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
+    return count
+
+
+def on_backward_end(callback: Callable[[], None]) -> None:
+    """Calls ``callback`` once at the end of the backward that is running now."""
+    torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
+
+
+def accumulates_into_leaves(accumulator: Any) -> bool:
+    """Whether the running backward will add to ``.grad`` of the leaf that owns this AccumulateGrad node.
+
+    False inside ``torch.autograd.grad``, which hands gradients to its caller instead, and where
+    ``backward(inputs=...)`` leaves the parameter out.
+    """
+    try:
+        return bool(torch._C._will_engine_execute_node(accumulator))  # type: ignore[attr-defined]
+    except RuntimeError:  # raised for a leaf under torch.autograd.grad()
+        return False
+
+
+def has_module_hooks(module: nn.Module) -> bool:
+    """Whether calling the module runs anything besides its ``forward``."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def is_parametrized(module: nn.Module) -> bool:
+    """Whether ``torch.nn.utils.parametrize`` computes one of the module's parameters."""
+    return nn.utils.parametrize.is_parametrized(module)
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """The user's class of a module, also where autopar has put its own in front of it."""
+    found: type[nn.Module] = getattr(type(module), "_autopar_original_class", type(module))
+    return found

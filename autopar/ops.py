@@ -1,0 +1,87 @@
+"""The functions that stand in a transformed program as nodes of their own.
+
+Each is an ordinary function that runs without autopar's runtime: outside a running strategy
+``sync_gradients`` hands its parameters through, so a printed program is a program. The runtime says
+what a node means while it executes one, through ``executing``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["Synchronizer", "batch_norm", "executing", "sync_gradients"]
+
+
+class Synchronizer(Protocol):
+    """What a runtime offers to ``sync_gradients`` while it executes a program."""
+
+    def sync(self, bucket: int, parameters: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The parameters again, such that their gradients are reduced together."""
+        ...
+
+
+class _Active(threading.local):
+    synchronizer: Synchronizer | None = None
+
+
+_active = _Active()
+
+
+@contextmanager
+def executing(synchronizer: Synchronizer | None) -> Iterator[None]:
+    """Within this block, in this thread, ``sync_gradients`` goes through ``synchronizer``."""
+    before = _active.synchronizer
+    _active.synchronizer = synchronizer
+    try:
+        yield
+    finally:
+        _active.synchronizer = before
+
+
+def sync_gradients(*parameters: torch.Tensor, bucket: int) -> Sequence[torch.Tensor]:
+    """Identity in forward; in backward the gradients are all-reduced (mean) in one message.
+
+    Args:
+        parameters: the bucket's parameters, in the order in which their gradients become ready.
+        bucket: index of the bucket in the plan.
+
+    Returns:
+        The same parameters, to be used in place of the arguments.
+    """
+    synchronizer = _active.synchronizer
+    return parameters if synchronizer is None else synchronizer.sync(bucket, parameters)
+
+
+def batch_norm(
+    module: nn.Module, input: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Batch normalisation with the affine parameters as inputs and the statistics in the module.
+
+    Reads the module's train/eval flag when it runs, and updates its running statistics as
+    ``nn.BatchNorm1d``, ``2d`` and ``3d`` do (Ioffe and Szegedy, 2015).
+
+    Args:
+        module: the batch norm module, owner of ``running_mean``, ``running_var`` and
+            ``num_batches_tracked``.
+        input: tensor of shape (N, C, ...).
+        weight, bias: tensors of shape (C,), or None.
+    """
+    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    module._check_input_dim(input)
+    factor = 0.0 if module.momentum is None else module.momentum
+    if module.training and module.track_running_stats and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        if module.momentum is None:
+            factor = 1.0 / float(module.num_batches_tracked)
+    tracked = not module.training or module.track_running_stats
+    mean = module.running_mean if tracked else None
+    variance = module.running_var if tracked else None
+    from_batch = module.training or (module.running_mean is None and module.running_var is None)
+    return F.batch_norm(input, mean, variance, weight, bias, from_batch, factor, module.eps)

@@ -1,0 +1,72 @@
+"""Groups parameters into gradient buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from autopar.errors import OptionError
+from autopar.partitioner.plan import BucketSpec, ParameterSpec
+
+__all__ = ["assign_buckets"]
+
+
+def assign_buckets(
+    parameters: Iterable[ParameterSpec],
+    ready_order: Sequence[str],
+    *,
+    cap_bytes: int,
+    first_cap_bytes: int,
+) -> tuple[BucketSpec, ...]:
+    """Fills buckets with parameters in the order in which their gradients become ready.
+
+    A bucket holds parameters of one dtype, device, layout and route. It is closed by the parameter
+    that brings it to its cap, as DistributedDataParallel does (Li et al., "PyTorch Distributed",
+    VLDB 2020, section 3.2.3), and a parameter is never split. A parameter with sparse gradients
+    travels alone. Buckets are numbered by when their last parameter becomes ready.
+
+    Args:
+        parameters: the parameters to place; those that ``ready_order`` does not name are left out.
+        ready_order: names, first ready first.
+        cap_bytes: size at which a bucket is closed, in bytes; 0 gives every parameter its own.
+        first_cap_bytes: the same for the first bucket of each key: a small one starts early.
+
+    Raises:
+        OptionError: a cap is negative.
+    """
+    for name, value in (("cap_bytes", cap_bytes), ("first_cap_bytes", first_cap_bytes)):
+        if value < 0:
+            raise OptionError(
+                f"The bucket option {name} is {value} bytes.", mend="A cap is 0 or more: 0 is one parameter a bucket."
+            )
+    by_name = {spec.name: spec for spec in parameters}
+    order = [by_name[name] for name in ready_order if name in by_name]
+    position = {spec.name: index for index, spec in enumerate(order)}
+
+    closed: list[list[ParameterSpec]] = []
+    open_: dict[tuple[str, ...], list[ParameterSpec]] = {}
+    caps: dict[tuple[str, ...], int] = {}
+    for spec in order:
+        if spec.layout == "sparse":
+            closed.append([spec])
+            continue
+        members = open_.setdefault(spec.key, [])
+        members.append(spec)
+        if sum(member.nbytes for member in members) >= caps.get(spec.key, first_cap_bytes):
+            closed.append(open_.pop(spec.key))
+            caps[spec.key] = cap_bytes
+    closed += open_.values()
+    closed.sort(key=lambda members: position[members[-1].name])
+    return tuple(_bucket(index, members) for index, members in enumerate(closed))
+
+
+def _bucket(index: int, members: Sequence[ParameterSpec]) -> BucketSpec:
+    first = members[0]
+    return BucketSpec(
+        index=index,
+        parameters=tuple(member.name for member in members),
+        nbytes=sum(member.nbytes for member in members),
+        dtype=first.dtype,
+        device=first.device,
+        layout=first.layout,
+        route=first.route,
+    )

@@ -1,0 +1,218 @@
+"""The Program: autopar's intermediate representation, shared by every part of the compiler.
+
+A Program is a plain ``torch.fx.GraphModule`` plus what fx has no place for: how the user's
+arguments map to its inputs, what is known of each node, and a remark for everything that was done
+or could not be done. State stays in the user's module; the graph holds names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from autopar import compat
+from autopar.partitioner.plan import Plan
+
+__all__ = ["NodeInfo", "Program", "Remark", "Signature", "SourceLine", "annotate", "info"]
+
+_KEY = "autopar"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A line of the user's source: where an operation comes from."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What is known of one node.
+
+    Attributes:
+        module_path: dotted path of the module that the operation belongs to; ``""`` is the root.
+        source: the line of the user's that called it.
+        shape: sizes of the output tensor; None for anything but one tensor.
+        dtype: its dtype, such as ``"float32"``.
+        device: its device type.
+        nbytes: bytes of all tensors that the node outputs.
+        param_bytes: bytes of the trainable parameters that the node reads or owns.
+        flops: floating-point operations of one forward, as ``torch.utils.flop_counter`` counts.
+        bucket: index of the gradient bucket, for synchronisation nodes and parameter reads.
+        replica: number of replicas the node runs in; None where the program is not replicated.
+        opaque: whether the node runs eager code that the compiler does not see into.
+        created_by: the pass that made the node, or ``"capture"``.
+    """
+
+    module_path: str = ""
+    source: SourceLine | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    device: str | None = None
+    nbytes: int = 0
+    param_bytes: int = 0
+    flops: int = 0
+    bucket: int | None = None
+    replica: int | None = None
+    opaque: bool = False
+    created_by: str = "capture"
+
+
+def info(node: fx.Node) -> NodeInfo:
+    """The node's annotations; defaults where nothing was recorded yet."""
+    found = node.meta.get(_KEY)
+    return found if isinstance(found, NodeInfo) else NodeInfo()
+
+
+def annotate(node: fx.Node, **changes: Any) -> fx.Node:
+    """Replaces fields of the node's annotations and returns the node."""
+    node.meta[_KEY] = dataclasses.replace(info(node), **changes)
+    return node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something the compiler did, could not do, or found out.
+
+    Attributes:
+        kind: ``"passed"`` for something done, ``"missed"`` for something that could not be done,
+            ``"analysis"`` for something found out.
+        stage: the pass or part that says so.
+        message: one sentence.
+        module_path, source: where.
+        mend: what the user can change, for missed remarks.
+        nbytes: bytes of parameters concerned.
+    """
+
+    kind: Literal["passed", "missed", "analysis"]
+    stage: str
+    message: str
+    module_path: str = ""
+    source: SourceLine | None = None
+    mend: str = ""
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How the user's call maps to the graph's inputs, and its outputs to the user's.
+
+    Attributes:
+        in_spec: pytree structure of ``(args, kwargs)``.
+        constants: leaf index to value, for the leaves that are no tensors: the graph is exact for
+            these values only.
+        inputs: names of the placeholders, one for each tensor leaf, in leaf order.
+        out_spec: pytree structure of the result; None for an opaque root, which returns the result.
+        out_constants: output leaf index to value, for the output leaves that are no tensors.
+    """
+
+    in_spec: Any
+    constants: Mapping[int, Any]
+    inputs: tuple[str, ...]
+    out_spec: Any
+    out_constants: Mapping[int, Any] = field(default_factory=dict)
+
+    def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The tensor leaves of a call, in the order of ``inputs``."""
+        leaves, _ = compat.tree_flatten((tuple(args), dict(kwargs)))
+        return [leaf for index, leaf in enumerate(leaves) if index not in self.constants]
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The user's output structure, from the graph's flat outputs."""
+        if not self.out_constants:
+            return compat.tree_unflatten(leaves, self.out_spec)
+        rest = iter(leaves)
+        total = len(leaves) + len(self.out_constants)
+        filled = [self.out_constants[i] if i in self.out_constants else next(rest) for i in range(total)]
+        return compat.tree_unflatten(filled, self.out_spec)
+
+
+@dataclass(slots=True, kw_only=True)
+class Program:
+    """One captured forward of a model, and what became of it.
+
+    Attributes:
+        graph_module: the graph; its placeholders are the tensor leaves of the call and its output
+            is a tuple of the tensor leaves of the result.
+        model: the user's module, owner of all state; never changed by a pass.
+        signature: how calls and results map to the graph.
+        front_end: the rung of the capture ladder that made it: ``"symbolic"`` or ``"opaque"``.
+        example: tensor leaves of the inputs it was captured with.
+        mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
+        remarks: in the order in which they were made.
+        provides: facts established by passes so far, such as ``"shapes"``.
+        plan: decided by the partitioner; None before.
+        lifted: names of the state (parameters and buffers) that became the first inputs.
+    """
+
+    graph_module: fx.GraphModule
+    model: nn.Module
+    signature: Signature
+    front_end: Literal["symbolic", "opaque"]
+    example: tuple[torch.Tensor, ...]
+    mode_dependent: Mapping[str, bool] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
+    provides: frozenset[str] = frozenset({"captured"})
+    plan: Plan | None = None
+    lifted: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The fx graph."""
+        return self.graph_module.graph
+
+    @property
+    def code(self) -> str:
+        """The graph as Python source, as fx prints it."""
+        return self.graph_module.code
+
+    @property
+    def name(self) -> str:
+        """Class name of the user's model."""
+        return compat.original_class(self.model).__name__
+
+    def find(self, op: str, target: Any = None) -> Iterator[fx.Node]:
+        """Nodes of one opcode, and of one target when given, in graph order."""
+        for node in self.graph.nodes:
+            if node.op == op and (target is None or node.target == target):
+                yield node
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The model's trainable parameters under their canonical names, each once."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def opaque_modules(self) -> dict[str, nn.Module]:
+        """Modules that the graph calls whole, by path (the root's path is ``""``)."""
+        return {
+            info(node).module_path: self.graph_module.get_submodule(str(node.target))
+            for node in self.find("call_module")
+        }
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the graph's code: equal on all ranks when they captured the same."""
+        return hashlib.sha256(self.code.encode()).hexdigest()
+
+    def snapshot(self) -> Program:
+        """A copy whose graph can be changed without changing this one's; state is shared."""
+        graph = fx.Graph()
+        copied: dict[fx.Node, fx.Node] = {}
+        result = graph.graph_copy(self.graph, copied, return_output_node=True)
+        if result is not None:
+            value, old = result
+            assert isinstance(old, fx.Node)
+            graph.output(value, type_expr=old.type).meta = dict(old.meta)
+        module = fx.GraphModule(self.graph_module, graph, class_name=type(self.graph_module).__name__)
+        return dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))
+
+    def __str__(self) -> str:
+        return f"# {self.name}, captured by the {self.front_end} front end\n{self.code.strip()}\n"
