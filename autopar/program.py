@@ -151,6 +151,7 @@ class Program:
         mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
+        ready_order: trainable parameters in the order in which their gradients become ready.
         plan: decided by the partitioner; None before.
         lifted: names of the state (parameters and buffers) that became the first inputs.
     """
@@ -163,6 +164,7 @@ class Program:
     mode_dependent: Mapping[str, bool] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
+    ready_order: tuple[str, ...] = ()
     plan: Plan | None = None
     lifted: tuple[str, ...] = ()
 
@@ -173,8 +175,8 @@ class Program:
 
     @property
     def code(self) -> str:
-        """The graph as Python source, as fx prints it."""
-        return self.graph_module.code
+        """The graph as Python source, as fx prints it; always that of the graph as it is now."""
+        return str(self.graph.python_code("self").src)
 
     @property
     def name(self) -> str:

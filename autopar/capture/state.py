@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 __all__ = ["attribute_changes", "preserved", "restore_attributes", "snapshot_attributes"]
 
-AttributeSnapshot = dict[nn.Module, dict[str, tuple[Any, Any]]]
+AttributeSnapshot = dict[nn.Module, tuple[dict[str, Any], dict[str, Any]]]
 
 
 @contextmanager
@@ -41,58 +42,54 @@ def preserved(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
 
 
 def snapshot_attributes(model: nn.Module) -> AttributeSnapshot:
-    """Every attribute of every submodule, with a shallow copy of those that are containers."""
-    return {
-        module: {name: (value, _shallow(value)) for name, value in vars(module).items()}
-        for module in model.modules()
-    }
+    """Every attribute of every submodule, and the content of those that are plain containers."""
+    snapshot: AttributeSnapshot = {}
+    for module in model.modules():
+        attributes = vars(module).copy()
+        contents = {name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS}
+        snapshot[module] = (attributes, contents)
+    return snapshot
 
 
 def attribute_changes(snapshot: AttributeSnapshot) -> dict[nn.Module, list[str]]:
     """Modules with the names of the attributes that were rebound, added, removed or changed in place."""
     changes: dict[nn.Module, list[str]] = {}
-    for module, before in snapshot.items():
+    for module, (before, contents) in snapshot.items():
         now = vars(module)
-        changed = [name for name in now.keys() | before.keys() if not _same(name, now, before)]
+        changed = [name for name, value in contents.items() if not _same_items(before[name], value)]
+        if not _same_items(now, before):
+            names = now.keys() | before.keys()
+            changed += [name for name in names if now.get(name, _GONE) is not before.get(name, _GONE)]
         if changed:
-            changes[module] = sorted(changed)
+            changes[module] = sorted(set(changed))
     return changes
 
 
 def restore_attributes(snapshot: AttributeSnapshot) -> None:
     """Puts every attribute back to the object, and every container to the content, that it had."""
-    for module, before in snapshot.items():
+    for module, (before, contents) in snapshot.items():
         now = vars(module)
-        for name in [name for name in now if name not in before]:
-            del now[name]
-        for name, (value, content) in before.items():
-            if name not in now or now[name] is not value:
-                now[name] = value
-            if not _equal_content(value, content):
-                _refill(value, content)
+        if not _same_items(now, before):
+            now.clear()
+            now.update(before)
+        for name, content in contents.items():
+            if not _same_items(before[name], content):
+                _refill(before[name], content)
 
 
-def _shallow(value: Any) -> Any:
-    return value.copy() if type(value) in (list, dict, set) else None
+_CONTAINERS = (list, dict, set)
+_GONE = object()
 
 
-def _same(name: str, now: dict[str, Any], before: dict[str, tuple[Any, Any]]) -> bool:
-    if name not in now or name not in before:
+def _same_items(one: Any, other: Any) -> bool:
+    """Whether two containers of one type hold the same objects: identity, since tensors do not compare."""
+    if len(one) != len(other):
         return False
-    value, content = before[name]
-    return now[name] is value and _equal_content(value, content)
-
-
-def _equal_content(value: Any, content: Any) -> bool:
-    if content is None or type(value) not in (list, dict, set):
-        return True
-    if len(value) != len(content):
-        return False
-    if isinstance(value, dict):
-        return all(key in content and item is content[key] for key, item in value.items())
-    if isinstance(value, set):
-        return {id(item) for item in value} == {id(item) for item in content}
-    return all(one is other for one, other in zip(value, content, strict=True))
+    if isinstance(one, dict):
+        return all(map(operator.is_, one.values(), other.values())) and one.keys() == other.keys()
+    if isinstance(one, set):
+        return {id(item) for item in one} == {id(item) for item in other}
+    return all(map(operator.is_, one, other))
 
 
 def _refill(value: Any, content: Any) -> None:

@@ -44,6 +44,7 @@ def assign_buckets(
 
     closed: list[list[ParameterSpec]] = []
     open_: dict[tuple[str, ...], list[ParameterSpec]] = {}
+    filled: dict[tuple[str, ...], int] = {}
     caps: dict[tuple[str, ...], int] = {}
     for spec in order:
         if spec.layout == "sparse":
@@ -51,9 +52,10 @@ def assign_buckets(
             continue
         members = open_.setdefault(spec.key, [])
         members.append(spec)
-        if sum(member.nbytes for member in members) >= caps.get(spec.key, first_cap_bytes):
+        filled[spec.key] = filled.get(spec.key, 0) + spec.nbytes
+        if filled[spec.key] >= caps.get(spec.key, first_cap_bytes):
             closed.append(open_.pop(spec.key))
-            caps[spec.key] = cap_bytes
+            filled[spec.key], caps[spec.key] = 0, cap_bytes
     closed += open_.values()
     closed.sort(key=lambda members: position[members[-1].name])
     return tuple(_bucket(index, members) for index, members in enumerate(closed))

@@ -99,4 +99,5 @@ def run_pipeline(
             after(one, program)
         if one.name == stop_after:
             break
+    program.graph_module.recompile()  # once: passes rewrite the graph, nobody runs its code between them
     return program, records

@@ -1,0 +1,119 @@
+"""From a model and a sample call to a lowered program: capture, then the strategy's pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from autopar.capture.ladder import capture
+from autopar.errors import ModelError
+from autopar.partitioner.plan import Plan
+from autopar.passes.base import Pass, PassContext
+from autopar.passes.pipeline import build, parse, render
+from autopar.passes.runner import PassRecord, run_pipeline
+from autopar.program import Program, Remark
+from autopar.strategies.base import Strategy
+
+__all__ = ["Compilation", "compile_program"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation:
+    """Everything that one compilation made.
+
+    Attributes:
+        before: the program as it was captured.
+        program: the transformed program, parameters read by name: what is printed and drawn.
+        lowered: the same with parameters as arguments: what runs.
+        records: what each pass did.
+    """
+
+    before: Program
+    program: Program
+    lowered: Program
+    records: Sequence[PassRecord]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the program was built to."""
+        assert self.lowered.plan is not None, "every pipeline of a strategy makes a plan"
+        return self.lowered.plan
+
+    @property
+    def remarks(self) -> Sequence[Remark]:
+        """All remarks, in the order in which they were made."""
+        return self.lowered.remarks
+
+
+def compile_program(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    strategy: Strategy,
+    *,
+    pipeline: str | None = None,
+    plan: Plan | None = None,
+    world_size: int | None = None,
+    replicas: int = 1,
+    gate: bool = True,
+    stop_after: str | None = None,
+    after: Callable[[Pass, Program], None] | None = None,
+) -> Compilation:
+    """Captures the model and runs a pipeline over it; nothing is executed in parallel.
+
+    Args:
+        model: the user's model; it is left as it was.
+        args, kwargs: the sample call.
+        strategy: decides the default pipeline.
+        pipeline: another pipeline as text.
+        plan: a plan to follow instead of solving one.
+        world_size, replicas: told to the passes where known.
+        gate: compare one step of the captured program with eager.
+        stop_after: name of the pass after which to stop.
+        after: called after each pass with the pass and the program.
+
+    Raises:
+        ModelError: the model has nothing to train.
+        PipelineError, OptionError, UnknownNameError: the pipeline is off; nothing has run.
+        PassError: a pass failed.
+        Exception: whatever the model itself raises on the sample call.
+    """
+    entries = parse(pipeline or strategy.pipeline())
+    passes = build(entries)
+    require_trainable(model)
+    program = capture(model, args, kwargs, gate=gate)
+    before = program.snapshot()
+    ctx = PassContext(
+        strategy=strategy.name,
+        pipeline=render(entries),
+        options=strategy.options(),
+        plan=plan,
+        world_size=world_size,
+        replicas=replicas,
+    )
+    lowering = [one for one in passes if one.name == "lift-parameters"]
+    readable, records = run_pipeline(
+        program,
+        [one for one in passes if one not in lowering],
+        ctx,
+        stop_after=stop_after,
+        after=after,
+    )
+    lowered, more = run_pipeline(readable.snapshot(), lowering, ctx, after=after)
+    return Compilation(before=before, program=readable, lowered=lowered, records=[*records, *more])
+
+
+def require_trainable(model: nn.Module) -> None:
+    """Refuses a model that has nothing to synchronise.
+
+    Raises:
+        ModelError: no parameter requires a gradient.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "The model has no trainable parameter, so there is no gradient to synchronise.",
+            mend="Call requires_grad_(True) on what should train, or run the model as it is.",
+        )

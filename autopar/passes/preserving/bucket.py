@@ -1,0 +1,84 @@
+"""Takes the partitioner's decision into the program: the Plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from autopar.partitioner.buckets import assign_buckets
+from autopar.partitioner.plan import LocalParameter, Plan
+from autopar.passes.base import PassContext, PassResult
+from autopar.passes.dataflow import parameter_specs
+from autopar.program import Program, Remark
+
+__all__ = ["AssignBuckets"]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AssignBuckets:
+    """Solves the bucketing, or adopts the plan that the context brings.
+
+    Args:
+        cap_mb: size at which a bucket is closed, in MiB; 0 is one parameter a bucket.
+        first_mb: the same for the first bucket, in MiB; never above ``cap_mb``.
+    """
+
+    cap_mb: float = 25.0
+    first_mb: float = 1.0
+    name: ClassVar[str] = "bucket"
+    requires: ClassVar[frozenset[str]] = frozenset({"backward-order"})
+    provides: ClassVar[frozenset[str]] = frozenset({"plan", "buckets"})
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Sets ``program.plan``.
+
+        Raises:
+            PlanError: the context's plan was made for another model.
+            OptionError: a cap is negative.
+        """
+        specs = parameter_specs(program)
+        if ctx.plan is not None:
+            ctx.plan.check_parameters(specs)
+            return PassResult(dataclasses.replace(program, plan=ctx.plan), changed=True)
+        cap = round(self.cap_mb * MIB)
+        buckets = assign_buckets(
+            specs,
+            program.ready_order,
+            cap_bytes=cap,
+            first_cap_bytes=min(cap, round(self.first_mb * MIB)),
+        )
+        placed = {name for bucket in buckets for name in bucket.parameters}
+        plan = Plan(
+            strategy=ctx.strategy,
+            pipeline=ctx.pipeline,
+            model=program.name,
+            parameters=tuple(specs),
+            buckets=buckets,
+            local=tuple(
+                LocalParameter(name=spec.name, reason="no path leads from it to an output")
+                for spec in specs
+                if spec.name not in placed
+            ),
+            buffers=tuple(_written_buffers(program)),
+            program=program.digest(),
+            options=ctx.options,
+        )
+        remark = Remark(
+            kind="passed",
+            stage=self.name,
+            message=f"{len(placed)} parameters travel in {len(buckets)} buckets, {plan.nbytes:,} bytes a step.",
+        )
+        return PassResult(dataclasses.replace(program, plan=plan), changed=True, remarks=(remark,))
+
+
+def _written_buffers(program: Program) -> list[str]:
+    """Buffers that forward may write: those of batch norms and of everything opaque."""
+    writers = [module for module in program.model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    writers += program.opaque_modules().values()
+    written = {id(buffer) for module in writers for buffer in module.buffers()}
+    return [name for name, buffer in program.model.named_buffers() if id(buffer) in written]

@@ -1,0 +1,74 @@
+"""Puts one node between each bucket's parameters and their uses: the all-reduce in backward."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from autopar import ops
+from autopar.partitioner.plan import BucketSpec
+from autopar.passes.base import PassContext, PassResult
+from autopar.passes.dataflow import parameter_reads
+from autopar.program import NodeInfo, Program, Remark, annotate
+
+__all__ = ["DDPSync"]
+
+
+@dataclass(frozen=True, slots=True)
+class DDPSync:
+    """Inserts ``ops.sync_gradients`` for every bucket whose parameters are edges of the graph.
+
+    The node stands right before the first use of any of the bucket's parameters, not at the top:
+    autograd runs ready nodes latest-created first, so a node made at the top would wait for the
+    whole backward although its gradients are complete (seen on torch 2.13: all buckets last).
+    """
+
+    name: ClassVar[str] = "ddp-sync"
+    requires: ClassVar[frozenset[str]] = frozenset({"buckets", "inlined"})
+    provides: ClassVar[frozenset[str]] = frozenset({"synced"})
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Rewrites the graph in place."""
+        assert program.plan is not None, "the contract promises a plan"
+        reads: dict[str, list[fx.Node]] = {}
+        for node, name in parameter_reads(program).items():
+            reads.setdefault(name, []).append(node)
+        buckets = [bucket for bucket in program.plan.buckets if bucket.route == "graph"]
+        order = {node: index for index, node in enumerate(program.graph.nodes)}
+        for bucket in buckets:
+            _insert(program, bucket, reads, order)
+        nodes, hooks = len(buckets), len(program.plan.buckets) - len(buckets)
+        remark = Remark(
+            kind="passed",
+            stage=self.name,
+            message=f"{nodes} buckets are reduced by nodes of the graph, {hooks} by hooks of opaque regions.",
+        )
+        return PassResult(program, changed=bool(buckets), remarks=(remark,))
+
+
+def _insert(
+    program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]], order: dict[fx.Node, int]
+) -> None:
+    members = [reads[name] for name in bucket.parameters if name in reads]
+    users = [user for nodes in members for node in nodes for user in node.users]
+    first = min(users, key=order.__getitem__)
+    with program.graph.inserting_before(first):
+        sources = []
+        for nodes in members:
+            source = nodes[0]
+            first.prepend(source)
+            sources.append(source)
+        sync = program.graph.call_function(ops.sync_gradients, tuple(sources), {"bucket": bucket.index})
+        sync.meta["autopar"] = NodeInfo(bucket=bucket.index, param_bytes=bucket.nbytes, nbytes=bucket.nbytes)
+        for index, nodes in enumerate(members):
+            synced = program.graph.call_function(operator.getitem, (sync, index))
+            synced.meta["autopar"] = nodes[0].meta.get("autopar", NodeInfo())
+            annotate(synced, bucket=bucket.index, created_by="ddp-sync", param_bytes=0)
+            for node in nodes:
+                annotate(node, bucket=bucket.index)
+                node.replace_all_uses_with(synced, delete_user_cb=lambda user: user is not sync)
+            for extra in nodes[1:]:
+                program.graph.erase_node(extra)
