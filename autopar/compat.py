@@ -88,3 +88,28 @@ def original_class(module: nn.Module) -> type[nn.Module]:
     """The user's class of a module, also where autopar has put its own in front of it."""
     found: type[nn.Module] = getattr(type(module), "_autopar_original_class", type(module))
     return found
+
+
+def graph_task() -> int:
+    """Identifies the backward that is running now in this thread; -1 outside of one."""
+    task: int = torch._C._current_graph_task_id()
+    return task
+
+
+def runs_user_hooks(parameter: nn.Parameter) -> bool:
+    """Whether the user has hooks on the parameter that would see its gradient during backward."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the tensor's elements fill its memory without gaps or overlaps, in any order of dims."""
+    return bool(torch._prims_common.is_non_overlapping_and_dense(tensor))
+
+
+def replica_of_module(module: nn.Module) -> nn.Module:
+    """A shallow copy without parameters that shares children, buffers and attributes with the original.
+
+    Modules that keep parameters elsewhere as well (recurrent ones) copy that, too.
+    """
+    replica: nn.Module = module._replicate_for_data_parallel()
+    return replica

@@ -94,16 +94,14 @@ def compile_program(
         world_size=world_size,
         replicas=replicas,
     )
-    lowering = [one for one in passes if one.name == "lift-parameters"]
-    readable, records = run_pipeline(
-        program,
-        [one for one in passes if one not in lowering],
-        ctx,
-        stop_after=stop_after,
-        after=after,
-    )
-    lowered, more = run_pipeline(readable.snapshot(), lowering, ctx, after=after)
-    return Compilation(before=before, program=readable, lowered=lowered, records=[*records, *more])
+    # Everything up to lowering makes the program that people read; what lifts makes the one that runs.
+    cut = next((i for i, one in enumerate(passes) if "lifted" in one.provides), len(passes))
+    stop_early = stop_after if stop_after not in [one.name for one in passes[cut:]] else None
+    program, records = run_pipeline(program, passes[:cut], ctx, stop_after=stop_early, after=after)
+    if stop_early is not None or cut == len(passes):
+        return Compilation(before=before, program=program, lowered=program, records=records)
+    lowered, more = run_pipeline(program.snapshot(), passes[cut:], ctx, stop_after=stop_after, after=after)
+    return Compilation(before=before, program=program, lowered=lowered, records=[*records, *more])
 
 
 def require_trainable(model: nn.Module) -> None:

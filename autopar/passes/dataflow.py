@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import networkx as nx
 from torch import fx, nn
@@ -10,7 +10,7 @@ from torch import fx, nn
 from autopar.partitioner.plan import ParameterSpec, Route
 from autopar.program import Program
 
-__all__ = ["dataflow", "parameter_reads", "parameter_specs"]
+__all__ = ["dataflow", "model_specs", "parameter_reads", "parameter_specs"]
 
 
 def dataflow(program: Program) -> nx.DiGraph:
@@ -59,22 +59,38 @@ def parameter_reads(program: Program) -> dict[fx.Node, str]:
 
 
 def parameter_specs(program: Program) -> list[ParameterSpec]:
-    """Every trainable parameter as the partitioner may know it, in registration order.
+    """Every trainable parameter of a program's model as the partitioner may know it.
 
     A parameter that an opaque region owns takes the hook route, also when the graph reads it too:
     its gradient is complete only after both.
     """
     canonical = _canonical(program)
+    if program.front_end == "opaque":
+        return model_specs(program.model, hooked=canonical.values())
     calls = program.find("call_module")
-    hooked = {name for node in calls for name in _inner_parameters(program, node, canonical)}
+    return model_specs(
+        program.model, hooked={name for node in calls for name in _inner_parameters(program, node, canonical)}
+    )
+
+
+def model_specs(model: nn.Module, *, hooked: Collection[str] = ()) -> list[ParameterSpec]:
+    """Every trainable parameter of a model, in registration order, each once.
+
+    Args:
+        model: the owner.
+        hooked: names of the parameters whose gradients only a hook can gather; those with sparse
+            gradients are such in any case.
+    """
     sparse = {
         id(module.weight)
-        for module in program.model.modules()
+        for module in model.modules()
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
     }
     specs = []
-    for name, parameter in program.trainable().items():
-        route: Route = "hook" if name in hooked or program.front_end == "opaque" else "graph"
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        route: Route = "hook" if name in hooked or id(parameter) in sparse else "graph"
         specs.append(
             ParameterSpec(
                 name=name,
@@ -83,7 +99,7 @@ def parameter_specs(program: Program) -> list[ParameterSpec]:
                 device=parameter.device.type,
                 itemsize=parameter.element_size(),
                 layout="sparse" if id(parameter) in sparse else "strided",
-                route="hook" if id(parameter) in sparse else route,
+                route=route,
             )
         )
     return specs

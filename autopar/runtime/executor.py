@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from autopar.partitioner.plan import Plan
-from autopar.program import Program
+if TYPE_CHECKING:
+    from autopar.compilation import Compilation
+    from autopar.partitioner.plan import Plan
+    from autopar.program import Program
 
 __all__ = ["Executor", "Runnable"]
 
@@ -18,18 +20,32 @@ class Executor(Protocol):
 
     Attributes:
         world_size: ranks that share one step.
-        replicas: replicas of this process.
+        replicas: replicas in this process.
+        synchronise: False while gradients are only accumulated locally.
     """
 
     world_size: int
     replicas: int
+    synchronise: bool
 
-    def agree_on_plan(self, solve: Callable[[], Plan]) -> Plan:
-        """The plan that all ranks use: solved on rank 0 only, and received by the others."""
+    def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
+        """The compilation that all ranks follow.
+
+        Args:
+            attempt: compiles on this rank, to a given plan or (None) to one it solves itself.
+        """
         ...
 
     def prepare(self, program: Program) -> Runnable:
         """Makes a lowered program callable with the user's ``(args, kwargs)``."""
+        ...
+
+    def follow(self, plan: Plan, forward: Runnable) -> Runnable:
+        """Makes a function callable whose ``autopar.ops`` calls carry out the plan (an emitted file)."""
+        ...
+
+    def eager(self, forward: Runnable) -> Runnable:
+        """Makes the user's own forward callable with the same effect, for calls that no program fits."""
         ...
 
     def close(self) -> None:

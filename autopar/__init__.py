@@ -1,0 +1,72 @@
+"""autopar turns a PyTorch model into a data-parallel one, shows what it did, and keeps it exact.
+
+    import autopar
+
+    model = autopar.parallelize(model)      # the same object; run the script with `autopar run --nproc 2`
+
+Everything public is listed in ``__all__``; all else may change. Importing this package is cheap:
+torch and the compiler are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DDP": "autopar.strategies",
+    "DataParallel": "autopar.strategies",
+    "Plan": "autopar.partitioner.plan",
+    "Program": "autopar.program",
+    "Remark": "autopar.program",
+    "no_sync": "autopar.api",
+    "parallelize": "autopar.api",
+    "register_pass": "autopar.passes.registry",
+    "register_strategy": "autopar.strategies",
+    "shard": "autopar.api",
+    "trace": "autopar.api",
+    "unparallelize": "autopar.api",
+}
+_MODULES = ("errors", "nn", "ops", "strategies")
+
+__all__ = [
+    "DDP",
+    "DataParallel",
+    "Plan",
+    "Program",
+    "Remark",
+    "__version__",
+    "errors",
+    "nn",
+    "no_sync",
+    "ops",
+    "parallelize",
+    "register_pass",
+    "register_strategy",
+    "shard",
+    "strategies",
+    "trace",
+    "unparallelize",
+]
+
+if TYPE_CHECKING:
+    from autopar import errors, nn, ops, strategies
+    from autopar.api import no_sync, parallelize, shard, trace, unparallelize
+    from autopar.partitioner.plan import Plan
+    from autopar.passes.registry import register_pass
+    from autopar.program import Program, Remark
+    from autopar.strategies import DDP, DataParallel, register_strategy
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"autopar.{name}")
+    raise AttributeError(f"module 'autopar' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,169 @@
+"""The functions that people call; each is a few lines over the parts of the compiler."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+
+from autopar.capture.ladder import capture
+from autopar.errors import UsageError
+from autopar.partitioner.plan import Plan
+from autopar.passes.base import PassContext
+from autopar.passes.pipeline import build, parse
+from autopar.passes.runner import run_pipeline
+from autopar.program import Program
+from autopar.runtime.attach import Attachment, attach, attachment_of, detach
+from autopar.runtime.loader import ShardedLoader
+from autopar.strategies.auto import pick_strategy
+from autopar.strategies.base import Strategy, resolve
+
+__all__ = ["no_sync", "parallelize", "shard", "trace", "unparallelize"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Program:
+    """Captures one call of a model and annotates it; the model is left as it was.
+
+    Args:
+        model: any module that runs eagerly on the call.
+        *args: positional arguments of a sample call.
+        **kwargs: keyword arguments of it.
+
+    Returns:
+        A Program whose modules are opened into operations, with shapes, dtypes, bytes and FLOPs.
+
+    Raises:
+        ModelError: the model has lazy parameters.
+        Exception: whatever the model itself raises on this call.
+
+    Example:
+        >>> program = trace(nn.Linear(10, 1), torch.randn(32, 10))
+        >>> [node.name for node in program.graph.nodes]
+        ['input_1', 'weight', 'bias', 'linear', 'output']
+    """
+    program = capture(model, args, kwargs)
+    program, _ = run_pipeline(program, build(parse("inline-modules,shapes")), PassContext())
+    return program
+
+
+def parallelize(
+    model: ModuleT,
+    strategy: str | Strategy = "auto",
+    example_inputs: Any = None,
+    *,
+    pipeline: str | None = None,
+    plan: Plan | None = None,
+    gate: bool = True,
+    **options: Any,
+) -> ModuleT:
+    """Makes a model train in parallel, in place, and returns the same object.
+
+    Class, attributes, methods, ``state_dict`` keys and parameter objects stay; optimizers made
+    before or after work. Under ``torch.no_grad()`` the model runs as it always did.
+
+    Args:
+        model: the user's model, on the device where it is to train.
+        strategy: ``"auto"``, a registered name such as ``"ddp"`` or ``"data_parallel"``, or a
+            strategy object.
+        example_inputs: a sample call, to compile now instead of at the first forward: a tensor, a
+            tuple of positional arguments, or a dict of keyword arguments.
+        pipeline: another pass pipeline than the strategy's, as text.
+        plan: a plan to follow instead of solving one.
+        gate: compare one step of the captured program with eager before using it.
+        **options: options of the strategy, such as ``bucket_cap_mb=10``.
+
+    Raises:
+        UsageError: an unknown strategy or option, or a model that is parallel already.
+        ModelError: nothing to train, or parameters on several devices.
+        LaunchError: the launch environment or the process group is broken.
+        RankMismatchError: the ranks hold different models; raised alike on all of them.
+
+    Example:
+        >>> model = nn.Linear(10, 1)
+        >>> parallelize(model, "ddp") is model
+        True
+    """
+    reason = ""
+    if strategy == "auto":
+        chosen, reason = pick_strategy(model, options)
+    else:
+        chosen = resolve(strategy, options)
+    attachment = Attachment(chosen, pipeline=pipeline, plan=plan, gate=gate)
+    attach(model, attachment)
+    try:
+        executor = attachment.start()
+        if reason:
+            _say(f"strategy {chosen.name!r}: {reason}")
+        if example_inputs is not None:
+            args, kwargs = _call(example_inputs)
+            attachment.compile(args, kwargs)
+    except BaseException:
+        detach(model)
+        raise
+    return model
+
+
+def unparallelize(model: ModuleT) -> ModuleT:
+    """Gives the model back as it was before ``parallelize``, with the values that it has now."""
+    detach(model)
+    return model
+
+
+@contextmanager
+def no_sync(model: nn.Module) -> Iterator[None]:
+    """Within this block backward only adds to the local ``.grad``; the first one after it sends the sum.
+
+    As with ``DistributedDataParallel.no_sync``, the forward must be inside.
+
+    Raises:
+        UsageError: the model is not parallel.
+    """
+    attachment = attachment_of(model)
+    if attachment is None:
+        raise UsageError(f"This {type(model).__name__} is not parallel.", mend="Call autopar.parallelize(model) first.")
+    executor = attachment.start()
+    before = executor.synchronise
+    executor.synchronise = False
+    try:
+        yield
+    finally:
+        executor.synchronise = before
+
+
+def shard(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """A loader of the same batches' worth of data, of which each rank gets its part.
+
+    With one process the loader itself. Otherwise the dataset is divided by a
+    ``DistributedSampler``: shuffled if the loader shuffles, every rank the same number of batches,
+    and a new order each time the loader is iterated, without ``set_epoch``. The batch size stays
+    that of one rank, so the global batch is ``batch_size * world_size``.
+
+    Raises:
+        UsageError: the loader has a sampler of its own or an iterable dataset, which cannot be
+            divided without knowing it.
+    """
+    return ShardedLoader.of(loader)
+
+
+def _call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def _say(message: str) -> None:
+    """One line on rank 0; ``AUTOPAR_QUIET=1`` keeps it out."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if rank == 0 and os.environ.get("AUTOPAR_QUIET", "0") in ("", "0"):
+        print(f"autopar: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,301 @@
+"""Finds out, by running a program on parts of its example batch, how outputs are put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from autopar import compat
+from autopar.capture.state import preserved
+from autopar.errors import ModelError
+from autopar.partitioner.plan import Combine
+from autopar.program import Program, Remark
+from autopar.replica_ops import scatter
+
+__all__ = ["Split", "probe", "shared_inputs"]
+
+SEEDS = (20_231, 20_232)
+# Parts and whole run the same operations in another order of summation; what mixes samples differs more.
+TOLERANCE = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+DEFAULT_TOLERANCE = 1e-4
+
+Run = Callable[[Sequence[torch.Tensor]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """How a program's batch is cut and put together.
+
+    Attributes:
+        shared: indices of the inputs that every replica gets whole.
+        combine: the rule for each output tensor.
+        remarks: what could not be verified.
+    """
+
+    shared: tuple[int, ...]
+    combine: tuple[Combine, ...]
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Observed:
+    """One output: from the whole batch under two seeds, and from each part."""
+
+    name: str
+    whole: torch.Tensor
+    again: torch.Tensor
+    parts: tuple[torch.Tensor, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def random(self) -> bool:
+        return not _agree(self.again, self.whole)
+
+
+def probe(program: Program, *, replicas: int, dim: int, run: Run) -> Split:
+    """Compares the outputs of the whole example batch with those of its parts.
+
+    Runs in eval mode with dropout off, without gradients; the model and the random streams are left
+    as they were. The batch size is the size along ``dim`` of one of the inputs: each size that
+    occurs is tried, in order of occurrence, and the first for which every output can be put
+    together is it. Inputs of any other size are shared. A batch of one sample is doubled, because
+    one sample tells a sum from nothing.
+
+    An output with the batch in it is concatenated. Others are tried as the mean weighted by samples,
+    as the sum, and as the same in every part, in this order: a value that is the same in every part
+    is its own mean, too, and has the same gradient. Outputs that are random, or zero, cannot be
+    told apart by value; the rule that comes nearest is taken, with a remark.
+
+    Args:
+        program: before it is replicated.
+        replicas: parts to cut the example into.
+        dim: dim of the batch.
+        run: runs the program on its flat inputs and returns the flat outputs.
+
+    Raises:
+        ModelError: the model cannot run on a part of its batch, or an output mixes samples.
+    """
+    sizes = dict.fromkeys(tensor.size(dim) for tensor in program.example if tensor.dim() > dim)
+    refusal: ModelError | None = None
+    for size in sizes:
+        try:
+            return _probe_size(program, size, replicas=replicas, dim=dim, run=run)
+        except ModelError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    count = sum(isinstance(leaf, torch.Tensor) for leaf in _observe(program, run, [program.example])[0])
+    remark = Remark(
+        kind="missed",
+        stage="replicate",
+        message=f"No input has a dim {dim}, so there is no batch to split: one replica runs.",
+        mend="Give the dim of the batch with the option dim.",
+    )
+    return Split(shared=tuple(range(len(program.example))), combine=("same",) * count, remarks=(remark,))
+
+
+def shared_inputs(example: Sequence[torch.Tensor], *, size: int | None = None, dim: int) -> tuple[int, ...]:
+    """Indices of the inputs that do not hold ``size`` samples along ``dim``.
+
+    Args:
+        example: the inputs.
+        size: samples in the batch; None is that of the first input that has the dim.
+        dim: dim of the batch.
+    """
+    if size is None:
+        size = next((tensor.size(dim) for tensor in example if tensor.dim() > dim), 0)
+    return tuple(i for i, tensor in enumerate(example) if tensor.dim() <= dim or tensor.size(dim) != size)
+
+
+def _probe_size(program: Program, size: int, *, replicas: int, dim: int, run: Run) -> Split:
+    shared = shared_inputs(program.example, size=size, dim=dim)
+    example = list(program.example)
+    if size == 1:
+        example = [t if i in shared else torch.cat([t, t], dim) for i, t in enumerate(example)]
+    chunks = scatter(example, replicas=replicas, dim=dim, shared=shared)
+    try:
+        whole, again, *parts = _observe(program, run, [example, example, *chunks.inputs])
+    except Exception as error:
+        raise ModelError(
+            f"{program.name} cannot run on a part of its batch (sizes {', '.join(map(str, chunks.sizes))}): "
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+            why="data_parallel gives every replica a part of the batch.",
+            mend="Take the batch size from the input in forward (x.shape[0]), or use strategy 'ddp'.",
+        ) from error
+    if any(len(part) != len(whole) for part in parts):
+        raise ModelError(
+            f"{program.name} returns another structure for a part of its batch than for the whole.",
+            mend="Return the same structure for every batch size, or use strategy 'ddp'.",
+        )
+    combine: list[Combine] = []
+    remarks: list[Remark] = []
+    for index, leaf in enumerate(whole):
+        if isinstance(leaf, torch.Tensor):
+            seen = _Observed(
+                name=f"Output {index}",
+                whole=leaf,
+                again=again[index],
+                parts=tuple(part[index] for part in parts),
+                sizes=chunks.sizes,
+            )
+            rule, remark = _rule(program.name, seen, dim)
+            combine.append(rule)
+            remarks += remark
+        elif any(type(part[index]) is not type(leaf) or part[index] != leaf for part in parts):
+            raise ModelError(
+                f"Output {index} of {program.name} is a {type(leaf).__name__} that depends on the batch.",
+                why="Only tensors can be put together again.",
+                mend="Return it as a tensor, or leave it out of what forward returns.",
+            )
+    return Split(shared=shared, combine=tuple(combine), remarks=tuple(remarks))
+
+
+def _rule(model: str, seen: _Observed, dim: int) -> tuple[Combine, list[Remark]]:
+    """The rule for one output, and what is to be said about it.
+
+    Raises:
+        ModelError: no rule gives the whole batch's value.
+    """
+    candidates = _candidates(seen, dim)
+    if not candidates:
+        raise ModelError(
+            f"{seen.name} of {model} has the shape {list(seen.whole.shape)} for the whole batch and "
+            f"{[list(part.shape) for part in seen.parts]} for its parts.",
+            why=f"Neither concatenating along dim {dim} nor adding gives that.",
+            mend=_MEND,
+        )
+    errors = {rule: _difference(value, seen.whole) for rule, value in candidates.items()}
+    fitting: list[Combine] = [rule for rule, error in errors.items() if error <= _tolerance(seen.whole)]
+    nearest = min(errors, key=errors.__getitem__)
+    if seen.random:
+        return nearest, [_unverified(f"{seen.name} is random, so that it cannot be compared by value", nearest)]
+    if not fitting:
+        raise ModelError(
+            f"{seen.name} of {model} mixes samples across the batch: put together from parts it differs from "
+            f"the whole batch's by {errors[nearest]:.1%} at best.",
+            why=f"Tried: {', '.join(candidates)}.",
+            mend=_MEND,
+        )
+    if "mean" in fitting and "sum" in fitting:
+        return fitting[0], [_unverified(f"{seen.name} is zero on the example, so that sum and mean agree", fitting[0])]
+    return fitting[0], []
+
+
+_MEND = "Use strategy 'ddp', or gather='torch' to concatenate as torch.nn.DataParallel does."
+
+
+def _unverified(reason: str, rule: Combine) -> Remark:
+    return Remark(
+        kind="missed",
+        stage="replicate",
+        message=f"{reason}; the parts are put together as {rule}.",
+        mend="Compare one step with the plain module, or return per-sample values.",
+    )
+
+
+def _candidates(seen: _Observed, dim: int) -> dict[Combine, torch.Tensor]:
+    """What each rule that fits the shapes would give, in order of preference."""
+    whole, parts = seen.whole, seen.parts
+    if all(part.shape == whole.shape for part in parts):
+        same: dict[Combine, torch.Tensor] = {"same": _furthest(parts, whole)}
+        if whole.dtype == torch.bool:
+            return same
+        total: dict[Combine, torch.Tensor] = {"sum": torch.stack(parts).sum(0).to(whole.dtype)}
+        if not (whole.is_floating_point() or whole.is_complex()):
+            return same | total
+        count = sum(seen.sizes)
+        mean = torch.stack([part * (n / count) for part, n in zip(parts, seen.sizes, strict=True)]).sum(0)
+        return {"mean": mean} | total | same
+    if whole.dim() > dim and all(part.dim() == whole.dim() for part in parts):
+        try:
+            joined = torch.cat(parts, dim)
+        except RuntimeError:  # other sizes than along dim differ
+            return {}
+        return {"concat": joined} if joined.shape == whole.shape else {}
+    return {}
+
+
+def _furthest(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> torch.Tensor:
+    return max(parts, key=lambda part: _difference(part, whole))
+
+
+def _difference(one: torch.Tensor, whole: torch.Tensor) -> float:
+    """Largest difference, relative to the largest value of the whole; infinite where only one is NaN."""
+    if one.numel() == 0:
+        return 0.0
+    wide = torch.complex128 if whole.is_complex() else torch.float64
+    one, whole = one.to("cpu", wide), whole.to("cpu", wide)
+    equal = (one == whole) | (one.isnan() & whole.isnan())
+    gap = torch.where(equal, 0.0, (one - whole).abs())
+    scale = whole.abs().nan_to_num(0.0, posinf=0.0).max()
+    worst = (gap / torch.where(scale > 0, scale, 1.0)).max().item()
+    return worst if worst == worst else float("inf")
+
+
+def _agree(one: torch.Tensor, whole: torch.Tensor) -> bool:
+    return one.shape == whole.shape and _difference(one, whole) <= _tolerance(whole)
+
+
+def _tolerance(tensor: torch.Tensor) -> float:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return 0.0
+    return TOLERANCE.get(tensor.dtype, DEFAULT_TOLERANCE)
+
+
+def _observe(program: Program, run: Run, batches: Sequence[Sequence[torch.Tensor]]) -> list[list[Any]]:
+    """Flat outputs for each batch: in eval mode where that returns the same shapes as the present mode."""
+    evaluated = _outputs(program, run, batches, evaluate=True)
+    if not any(module.training for module in program.model.modules()):
+        return evaluated
+    now = _outputs(program, run, batches[:1], evaluate=False)
+    if [_kind(leaf) for leaf in now[0]] == [_kind(leaf) for leaf in evaluated[0]]:
+        return evaluated
+    return _outputs(program, run, batches, evaluate=False)
+
+
+def _kind(leaf: Any) -> Any:
+    return tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf)
+
+
+def _outputs(
+    program: Program, run: Run, batches: Sequence[Sequence[torch.Tensor]], *, evaluate: bool
+) -> list[list[Any]]:
+    results = []
+    for index, batch in enumerate(batches):
+        with ExitStack() as stack:
+            stack.enter_context(preserved(program.model, seed=SEEDS[index % len(SEEDS)]))
+            stack.enter_context(torch.no_grad())
+            if evaluate:
+                for module in program.model.modules():
+                    module.training = False
+                stack.enter_context(_DropoutOff())
+            # A copy, so that a model that writes to its input does not spoil the other runs.
+            leaves = compat.tree_flatten(run([tensor.detach().clone() for tensor in batch]))[0]
+            results.append([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves])
+    return results
+
+
+class _DropoutOff(TorchFunctionMode):
+    """Turns functional dropout off: a captured graph has the flag of ``F.dropout(training=...)`` frozen."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if "dropout_p" in kwargs:
+            kwargs["dropout_p"] = 0.0
+        return func(*args, **kwargs)
+
+
+_DROPOUTS = frozenset({
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
+    torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout,
+})  # fmt: skip

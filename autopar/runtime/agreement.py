@@ -1,0 +1,124 @@
+"""Before the first step: do all ranks hold the same thing, and rank 0's values everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from autopar.errors import RankMismatchError
+from autopar.runtime.group import Group
+
+__all__ = ["check_equal", "copy_from_rank_0", "describe", "exchange"]
+
+_CHUNK_BYTES = 250 * 1024 * 1024
+
+
+def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, str]:
+    """What must be equal on all ranks, item by item and in order, as text."""
+    items = {f"option {name!r}": repr(value) for name, value in options.items()}
+    for number, (name, p) in enumerate(model.named_parameters()):
+        items[f"parameter {number}"] = (
+            f"{name!r} {_layout(p)}, {'trainable' if p.requires_grad else 'frozen'}"
+        )
+    for number, (name, buffer) in enumerate(model.named_buffers()):
+        items[f"buffer {number}"] = f"{name!r} {_layout(buffer)}"
+    return items
+
+
+def check_equal(group: Group, items: Mapping[str, str], *, what: str) -> None:
+    """Compares a description on all ranks; one 32-byte message when they agree.
+
+    Args:
+        group: the ranks.
+        items: what must be equal, item by item.
+        what: what is compared, for the message, such as ``"model"``.
+
+    Raises:
+        RankMismatchError: with the same message on every rank: the ranks, the first item that
+            differs, and both values.
+    """
+    if group.handle is None:
+        return
+    digest = hashlib.sha256(json.dumps(items).encode()).hexdigest()
+    digests = exchange(group, digest)
+    odd = next((rank for rank, other in enumerate(digests) if other != digests[0]), None)
+    if odd is None:
+        return
+    all_items: list[dict[str, str]] = exchange(group, dict(items))
+    first, second = all_items[0], all_items[odd]
+    for key in dict.fromkeys([*first, *second]):
+        one, other = first.get(key, "nothing"), second.get(key, "nothing")
+        if one != other:
+            raise RankMismatchError(
+                f"The ranks do not hold the same {what}: {key} is {one} on rank 0 and {other} on rank {odd}.",
+                why="Their gradients would be added up wrongly.",
+                mend="Build the same model with the same options on every rank.",
+            )
+    raise AssertionError("digests differ but items do not")
+
+
+def exchange(group: Group, value: Any) -> list[Any]:
+    """Every rank's value, in rank order; values are JSON, never pickles."""
+    assert group.handle is not None
+    device = message_device(group)
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(group.world_size)]
+    dist.all_gather(sizes, torch.tensor([data.numel()], device=device), group=group.handle)
+    longest = int(max(size.item() for size in sizes))
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: data.numel()] = data.to(device)
+    parts = [torch.empty_like(padded) for _ in range(group.world_size)]
+    dist.all_gather(parts, padded, group=group.handle)
+    return [
+        json.loads(bytes(part[: int(size.item())].cpu().numpy()).decode())
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def copy_from_rank_0(group: Group, tensors: Sequence[torch.Tensor]) -> None:
+    """Overwrites the tensors with rank 0's, in flat messages of at most 250 MiB."""
+    if group.handle is None:
+        return
+    source = dist.get_global_rank(group.handle, 0)
+    kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
+    for members in kinds.values():
+        for chunk in _chunks(members):
+            flat = torch.cat([tensor.reshape(-1) for tensor in chunk])
+            dist.broadcast(flat, source, group=group.handle)
+            parts = flat.split([tensor.numel() for tensor in chunk])
+            for tensor, part in zip(chunk, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+
+def message_device(group: Group) -> torch.device:
+    """Where tensors of small control messages must live for the group's backend."""
+    backend = str(dist.get_backend(group.handle))
+    if "nccl" in backend and "gloo" not in backend:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _chunks(tensors: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+    chunks: list[list[torch.Tensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if chunks[-1] and filled + size > _CHUNK_BYTES:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(tensor)
+        filled += size
+    return chunks
+
+
+def _layout(tensor: torch.Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype}{list(tensor.shape)} strides {list(tensor.stride())} on {tensor.device.type}"

@@ -1,0 +1,64 @@
+"""Collectives over torch.distributed, with errors that say what was being sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from autopar.errors import LaunchError
+from autopar.runtime.group import Group
+
+__all__ = ["TorchCollectives"]
+
+
+class TorchCollectives:
+    """All-reduce and broadcast through c10d (gloo, nccl, or whatever the group has).
+
+    Args:
+        group: the ranks; a group without a handle is one process, which needs no collectives.
+    """
+
+    def __init__(self, group: Group) -> None:
+        assert group.handle is not None
+        self.group, self.world_size = group, group.world_size
+        self._source = dist.get_global_rank(group.handle, 0)
+
+    def all_reduce(self, flat: torch.Tensor, label: str) -> _LabelledWork:
+        """Starts an all-reduce (sum) of ``flat``, in place."""
+        try:
+            work = dist.all_reduce(flat, group=self.group.handle, async_op=True)
+        except RuntimeError as error:
+            raise _failed(self.group, label, error) from error
+        return _LabelledWork(work, self.group, label)
+
+    def broadcast(self, flat: torch.Tensor, label: str) -> _LabelledWork:
+        """Starts a broadcast of rank 0's ``flat``, in place."""
+        try:
+            work = dist.broadcast(flat, self._source, group=self.group.handle, async_op=True)
+        except RuntimeError as error:
+            raise _failed(self.group, label, error) from error
+        return _LabelledWork(work, self.group, label)
+
+
+class _LabelledWork:
+    __slots__ = ("_group", "_label", "_work")
+
+    def __init__(self, work: Any, group: Group, label: str) -> None:
+        self._work, self._group, self._label = work, group, label
+
+    def wait(self) -> None:
+        try:
+            self._work.wait()
+        except RuntimeError as error:
+            raise _failed(self._group, self._label, error) from error
+
+
+def _failed(group: Group, label: str, error: RuntimeError) -> LaunchError:
+    return LaunchError(
+        f"Rank {group.rank} of {group.world_size} lost the others at {label}: "
+        f"{str(error).strip().splitlines()[0].rstrip('.')}.",
+        why="Another rank died, was too slow, or sent something else.",
+        mend="Look at the first error that any rank printed; `timeout=` sets how long a rank waits.",
+    )

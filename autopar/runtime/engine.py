@@ -1,0 +1,251 @@
+"""The bucket engine: reduces gradients during backward, in plan order, and finishes at its end.
+
+Buckets are filled on two routes. On the graph route an ``ops.sync_gradients`` node hands over all
+gradients of a bucket at once. On the hook route (opaque regions) a post-accumulate hook tells when
+each ``.grad`` is there. Whatever the route and whatever was used, one backward sends every bucket
+exactly once and in plan order, so that ranks cannot get out of step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from autopar import compat
+from autopar.errors import RuntimeStateError
+from autopar.partitioner.plan import Plan
+from autopar.runtime.bucket import Bucket
+
+__all__ = ["BucketEngine", "Collectives", "Work"]
+
+
+class Work(Protocol):
+    """A collective on its way."""
+
+    def wait(self) -> Any:
+        """Returns when the result may be used (CPU) or is ordered before what follows (CUDA)."""
+        ...
+
+
+class Collectives(Protocol):
+    """What the engine needs of a backend."""
+
+    world_size: int
+
+    def all_reduce(self, flat: torch.Tensor, label: str) -> Work:
+        """Starts summing ``flat`` over all ranks, in place; ``label`` says what it carries."""
+        ...
+
+
+class BucketEngine:
+    """Synchronises the gradients of one model.
+
+    Args:
+        plan: buckets and their order.
+        parameters: the model's parameters by canonical name.
+        collectives: the backend.
+
+    Attributes:
+        enabled: False while gradients are only accumulated (``no_sync``).
+        steps: backwards finished so far, for messages.
+        after_backward: called at the end of each synchronised backward.
+    """
+
+    def __init__(self, plan: Plan, parameters: Mapping[str, nn.Parameter], collectives: Collectives) -> None:
+        self.plan, self.collectives = plan, collectives
+        self.enabled = True
+        self.steps = 0
+        self.after_backward: Callable[[], None] | None = None
+        scale = 1.0 / collectives.world_size
+        self.buckets = [
+            Bucket(spec, [parameters[name] for name in spec.parameters], scale=scale) for spec in plan.buckets
+        ]
+        self._hooks: list[Any] = []
+        self._hooked: set[int] = set()
+        self._expected: dict[int, int] = {}
+        self._reset()
+        for bucket in self.buckets:
+            if bucket.spec.route == "hook":
+                self._hook(bucket)
+
+    # forward ---------------------------------------------------------------------------------
+
+    def begin_forward(self) -> None:
+        """Says that a forward starts whose backward is to be synchronised (or, disabled, is not)."""
+        if self._active and compat.graph_task() == -1:
+            self._abandon()
+        self._synced_forward = self.enabled
+        self._forwards += 1
+
+    def sync(self, bucket: int, parameters: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The parameters again; the backward of this node fills the bucket."""
+        if not self._synced_forward or not torch.is_grad_enabled():
+            return parameters
+        synced: Sequence[torch.Tensor] = _SyncGradients.apply(self, self.buckets[bucket], *parameters)
+        return synced
+
+    def watch(self, outputs: Iterable[Any]) -> None:
+        """Notices the start of backward at the outputs, before any gradient is complete."""
+        if not self._synced_forward:
+            return
+        for output in outputs:
+            if isinstance(output, torch.Tensor) and output.requires_grad:
+                output.register_hook(self._on_output)
+
+    def hook_everything(self) -> None:
+        """Serves all buckets through hooks as well, for forwards that run without a program."""
+        for bucket in self.buckets:
+            self._hook(bucket)
+
+    def close(self) -> None:
+        """Removes every hook."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._hooked.clear()
+
+    # backward --------------------------------------------------------------------------------
+
+    def _on_output(self, gradient: torch.Tensor) -> None:
+        self._begin_backward()
+
+    def _begin_backward(self) -> None:
+        if self._active:
+            return
+        # torch.autograd.grad() fills no .grad: there is nothing to finish at its end then.
+        if any(compat.accumulates_into_leaves(bucket.accumulator) for bucket in self.buckets):
+            self._active = True
+            compat.on_backward_end(self._finish)
+
+    def reduce(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
+        self._begin_backward()
+        if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
+            return gradients
+        if not self._active:
+            return self._reduce_now(bucket, gradients)
+        if self._forwards != 1 or _occupied(bucket.parameters):
+            # Someone will add to these gradients or look at them while they travel: let autograd
+            # put the local ones into .grad first and reduce those at the end of backward.
+            return gradients
+        self._loaded[bucket.spec.index] = None
+        bucket.load(gradients)
+        self._launch_ready()
+        views = bucket.views()
+        if not bucket.missing:
+            return views
+        return [None if i in bucket.missing else view for i, view in enumerate(views)]
+
+    def _reduce_now(
+        self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]
+    ) -> Sequence[torch.Tensor | None]:
+        self.collectives.all_reduce(bucket.load(gradients), self._label(bucket)).wait()
+        views = bucket.views()
+        return [None if i in bucket.missing else view for i, view in enumerate(views)]
+
+    def _hook(self, bucket: Bucket) -> None:
+        index = bucket.spec.index
+        if index in self._hooked:
+            return
+        self._hooked.add(index)
+        for parameter in bucket.parameters:
+            self._hooks.append(parameter.register_post_accumulate_grad_hook(self._on_accumulated(bucket)))
+
+    def _on_accumulated(self, bucket: Bucket) -> Callable[[torch.Tensor], None]:
+        index = bucket.spec.index
+
+        def note(parameter: torch.Tensor) -> None:
+            if not self._synced_forward:
+                return
+            self._begin_backward()
+            self._fired[index] = self._fired.get(index, 0) + 1
+            if index in self._loaded:
+                raise RuntimeStateError(
+                    f"Step {self.steps}: a parameter of bucket {index} ({_names(bucket)}) got another gradient "
+                    "after its bucket was sent.",
+                    why="The opaque module that owns it ran more often than in the steps before.",
+                    mend="Let every step use that module alike, or use static code for it.",
+                )
+            # Only what earlier steps taught tells that no further gradient will come: an opaque
+            # region may use a parameter several times (reentrant checkpointing does).
+            if self._forwards == 1 and self._fired[index] == self._expected.get(index):
+                self._load_from_grad(bucket)
+                self._launch_ready()
+
+        return note
+
+    def _load_from_grad(self, bucket: Bucket) -> None:
+        local = [parameter.grad for parameter in bucket.parameters]
+        self._loaded[bucket.spec.index] = local
+        bucket.load(local)
+
+    def _launch_ready(self) -> None:
+        while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
+            bucket = self.buckets[len(self._works)]
+            assert bucket.flat is not None
+            self._works.append(self.collectives.all_reduce(bucket.flat, self._label(bucket)))
+
+    def _finish(self) -> None:
+        for bucket in self.buckets:
+            if bucket.spec.index not in self._loaded:
+                self._load_from_grad(bucket)
+        self._launch_ready()
+        for work in self._works:
+            work.wait()
+        for bucket in self.buckets:
+            local = self._loaded[bucket.spec.index]
+            if local is not None:
+                bucket.store(local)
+            elif bucket.missing:
+                bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
+        self._expected |= self._fired
+        self.steps += 1
+        self._reset()
+        if self.after_backward is not None:
+            self.after_backward()
+
+    def _abandon(self) -> None:
+        """Clears what a backward that raised left behind."""
+        for work in self._works:
+            work.wait()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._active = False
+        self._forwards = 0
+        self._synced_forward = self.enabled
+        self._works: list[Work] = []
+        self._fired: dict[int, int] = {}
+        # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
+        self._loaded: dict[int, list[torch.Tensor | None] | None] = {}
+
+    def _label(self, bucket: Bucket) -> str:
+        return f"step {self.steps}, bucket {bucket.spec.index} of {len(self.buckets)} ({_names(bucket)})"
+
+
+class _SyncGradients(torch.autograd.Function):
+    """Identity whose backward runs when the gradients of all of a bucket's parameters are complete."""
+
+    @staticmethod
+    def forward(ctx: Any, engine: BucketEngine, bucket: Bucket, *parameters: torch.Tensor) -> Any:
+        ctx.engine, ctx.bucket = engine, bucket
+        ctx.set_materialize_grads(False)
+        # detach() instead of the parameter itself: returning an input costs a view_as each
+        # (1.2 against 0.8 ms for 128 parameters, torch 2.13 on CPU)
+        return tuple([parameter.detach() for parameter in parameters])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> Any:
+        return (None, None, *ctx.engine.reduce(ctx.bucket, gradients))
+
+
+def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
+    return any([p.grad is not None or compat.runs_user_hooks(p) for p in parameters])
+
+
+def _names(bucket: Bucket) -> str:
+    first, count = bucket.spec.parameters[0], len(bucket.spec.parameters)
+    return first if count == 1 else f"{first} and {count - 1} more"
