@@ -85,7 +85,8 @@ class DataParallel:
         """Needs no process group: one process holds all replicas."""
         from autopar.runtime.data_parallel import DataParallelExecutor
 
-        return DataParallelExecutor(model, replicas=self.replicas, devices=self.devices)
+        devices = None if self.devices is None else [str(device) for device in self.devices]
+        return DataParallelExecutor(model, replicas=self.replicas, devices=devices)
 
 
 def _device_name(device: str | int | torch.device) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +13,11 @@ from torch import fx, nn
 
 from autopar import compat, replica_ops
 from autopar.errors import ModelError, OptionError, PlanError
-from autopar.partitioner.plan import Plan
+from autopar.partitioner.plan import Combine, Plan
 from autopar.passes.base import PassContext, PassResult
 from autopar.passes.dataflow import parameter_specs
 from autopar.passes.preserving.lift_parameters import LiftParameters
-from autopar.passes.probing import Split, probe, shared_inputs
+from autopar.passes.probing import Run, Split, probe, shared_inputs
 from autopar.program import NodeInfo, Program, Remark, annotate
 from autopar.replica_modules import WholeModel
 
@@ -73,18 +73,25 @@ class Replicate:
         if devices is not None:
             _check_home(program.model, devices[0])
         specs = parameter_specs(program)
+        replica, names = _replica_of(program, ctx, count)
+        state = {name: _attribute(program.model, name) for name in names}
+
+        def run(inputs: Sequence[torch.Tensor]) -> list[Any]:
+            return compat.tree_flatten(replica.forward(*state.values(), *inputs))[0]
+
         if ctx.plan is not None:
             ctx.plan.check_parameters(specs)
-            split = _planned_split(ctx.plan)
-        else:
-            split = self._split(program, count)
-        plan = ctx.plan or Plan(
+        # Another kind of call of one model may return other things, so a plan is adopted for its graph only.
+        digest = program.digest()
+        adopted = ctx.plan if ctx.plan is not None and ctx.plan.program == digest else None
+        split = self._split(program, run, count) if adopted is None else _planned_split(adopted)
+        plan = adopted or Plan(
             strategy=ctx.strategy,
             pipeline=ctx.pipeline,
             model=program.name,
             parameters=tuple(specs),
             combine=split.combine,
-            program=program.digest(),
+            program=digest,
             options={
                 **ctx.options,
                 "replicas": count,
@@ -95,9 +102,11 @@ class Replicate:
             },
         )
         if count == 1:
-            alone = Remark(kind="passed", stage=self.name, message="There is one replica, so nothing is split.")
+            alone = Remark(
+                kind="passed", stage=self.name, message="There is one replica, so nothing is split."
+            )
             return PassResult(dataclasses.replace(program, plan=plan), changed=False, remarks=(alone,))
-        replicated = _replicated(program, ctx, split, count=count, devices=devices, dim=self.dim)
+        replicated = _wrapped(program, replica, state, split, count=count, devices=devices, dim=self.dim)
         rules = ", ".join(f"output {i} as {rule}" for i, rule in enumerate(split.combine)) or "no output"
         where = "on one device" if devices is None else f"on {', '.join(devices)}"
         done = Remark(
@@ -109,12 +118,12 @@ class Replicate:
             dataclasses.replace(replicated, plan=plan), changed=True, remarks=(done, *split.remarks)
         )
 
-    def _split(self, program: Program, count: int) -> Split:
-        run = _runner(program)
+    def _split(self, program: Program, run: Run, count: int) -> Split:
         if self.gather == "exact" and count > 1:
             return probe(program, replicas=count, dim=self.dim, run=run)
         shared = shared_inputs(program.example, dim=self.dim)
-        return Split(shared=shared, combine=("concat",) * _output_count(program))
+        everything: list[Combine] = ["concat" for _ in range(_output_count(program))]
+        return Split(shared=shared, combine=tuple(everything))
 
 
 def replica_devices(
@@ -147,9 +156,16 @@ def _check_home(model: nn.Module, first: str) -> None:
     for name, tensor in state:
         if str(tensor.device) != first:
             raise ModelError(
-                f"The model must be on the first replica's device, {first}, but {name!r} is on {tensor.device}.",
+                f"The model must be on the first replica's device, {first}: {name!r} is on {tensor.device}.",
                 mend=f"Call model.to({first!r}) first, or begin devices with {tensor.device}.",
             )
+
+
+def _attribute(model: nn.Module, name: str) -> torch.Tensor:
+    owner, _, attribute = name.rpartition(".")
+    value = getattr(model.get_submodule(owner), attribute)
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 def _planned_split(plan: Plan) -> Split:
@@ -163,12 +179,80 @@ def _planned_split(plan: Plan) -> Split:
 
 
 def _output_count(program: Program) -> int:
-    """Tensors that the program returns; known from the graph, except for an opaque root."""
+    """Tensors that the program returns; 0 for an opaque root, where only a run could tell."""
+    if program.signature.out_spec is None:
+        return 0
+    (output,) = program.find("output")
+    return len(output.args[0])  # type: ignore[arg-type]
+
+
+def _replica_of(program: Program, ctx: PassContext, count: int) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """What one replica runs: the program with its state as first inputs, and the names of that state."""
+    lifted = LiftParameters().run(program.snapshot(), ctx).program
+    for node in lifted.graph.nodes:
+        annotate(node, replica=count)
     if program.signature.out_spec is not None:
-        (output,) = program.find("output")
-        return len(output.args[0])  # type: ignore[arg-type]
-    return 0
+        lifted.graph_module.recompile()
+        return lifted.graph_module, lifted.lifted
+    whole = WholeModel(program.model, program.signature.in_spec, program.signature.constants)
+    (call,) = lifted.find("call_module")
+    return fx.GraphModule({str(call.target): whole}, lifted.graph, class_name=program.name), ()
 
 
-def _whole(program: Program) -> WholeModel:
-    return WholeModel(program.model, program.signature.in_spec, program.signature.constants)
+def _wrapped(
+    program: Program,
+    replica: fx.GraphModule,
+    state: Mapping[str, torch.Tensor],
+    split: Split,
+    *,
+    count: int,
+    devices: Sequence[str] | None,
+    dim: int,
+) -> Program:
+    """The program whose graph holds the four nodes and ``replica`` as a submodule."""
+    graph, old = fx.Graph(), {node.name: node for node in program.find("placeholder")}
+    of_state = dict(zip(state, replica.graph.find_nodes(op="placeholder"), strict=False))
+    place: dict[str, Any] = {} if devices is None else {"devices": tuple(devices)}
+    inputs = []
+    for name in program.signature.inputs:
+        inputs.append(graph.placeholder(name, type_expr=old[name].type))
+        inputs[-1].meta = dict(old[name].meta)
+    reads = []
+    for name in state:
+        reads.append(graph.get_attr(name))
+        reads[-1].meta = dict(of_state[name].meta)
+
+    def node(name: str, function: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        made = graph.create_node("call_function", function, args, kwargs, name=name)
+        made.meta["autopar"] = NodeInfo(replica=count, created_by="replicate")
+        return made
+
+    shared = {"shared": split.shared} if split.shared else {}
+    chunks = node("chunks", replica_ops.scatter, tuple(inputs), replicas=count, dim=dim, **shared, **place)
+    weights = node("weights", replica_ops.replicate, tuple(reads), replicas=count, **place)
+    target = _free_name(program.model)
+    module = graph.get_attr(target)
+    module.meta["autopar"] = NodeInfo(replica=count, created_by="replicate")
+    outputs = node("outputs", replica_ops.parallel_apply, module, chunks, weights, **place)
+    gathered = node("gathered", replica_ops.gather, outputs, chunks, combine=split.combine, dim=dim)
+    if program.signature.out_spec is None:
+        graph.output(gathered)
+    else:
+        graph.output(tuple(_outputs(program, graph, gathered, count)))
+    graph_module = fx.GraphModule({**state, target: replica}, graph, class_name=program.name)
+    return dataclasses.replace(program, graph_module=graph_module)
+
+
+def _outputs(program: Program, graph: fx.Graph, gathered: fx.Node, count: int) -> Iterator[fx.Node]:
+    for index in range(_output_count(program)):
+        output = graph.call_function(operator.getitem, (gathered, index))
+        output.meta["autopar"] = NodeInfo(replica=count, created_by="replicate")
+        yield output
+
+
+def _free_name(model: nn.Module) -> str:
+    """A name for the replica's module that no attribute of the model has."""
+    name = "replica"
+    while hasattr(model, name):
+        name += "_"
+    return name
