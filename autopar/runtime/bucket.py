@@ -98,7 +98,11 @@ class Bucket:
                 return flat
         flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device)
         self.flat = flat
-        self.slices = list(compat.unflatten_like(flat, self.parameters)) if self.contiguous else self._strided_views(flat)
+        self.slices = (
+            list(compat.unflatten_like(flat, self.parameters))
+            if self.contiguous
+            else self._strided_views(flat)
+        )
         self.references = compat.storage_references(flat)
         return flat
 

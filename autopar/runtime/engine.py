@@ -66,7 +66,13 @@ class BucketEngine:
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
         self._expected: dict[int, int] = {}
-        self._reset()
+        self._active = False
+        self._forwards = 0
+        self._synced_forward = True
+        self._works: list[Work] = []
+        self._fired: dict[int, int] = {}
+        # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
+        self._loaded: dict[int, list[torch.Tensor | None] | None] = {}
         for bucket in self.buckets:
             if bucket.spec.route == "hook":
                 self._hook(bucket)
@@ -120,7 +126,9 @@ class BucketEngine:
             self._active = True
             compat.on_backward_end(self._finish)
 
-    def reduce(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+    def reduce(
+        self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]
+    ) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
         if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
@@ -200,7 +208,9 @@ class BucketEngine:
             if local is not None:
                 bucket.store(local)
             elif bucket.missing:
-                bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
+                bucket.store(
+                    [None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)]
+                )
         self._expected |= self._fired
         self.steps += 1
         self._reset()
@@ -217,10 +227,9 @@ class BucketEngine:
         self._active = False
         self._forwards = 0
         self._synced_forward = self.enabled
-        self._works: list[Work] = []
-        self._fired: dict[int, int] = {}
-        # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
-        self._loaded: dict[int, list[torch.Tensor | None] | None] = {}
+        self._works = []
+        self._fired = {}
+        self._loaded = {}
 
     def _label(self, bucket: Bucket) -> str:
         return f"step {self.steps}, bucket {bucket.spec.index} of {len(self.buckets)} ({_names(bucket)})"

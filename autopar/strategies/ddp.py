@@ -27,6 +27,7 @@ class DDP:
         broadcast_buffers: keep buffers that forward writes (batch norm statistics) those of rank 0.
         timeout: seconds that a rank waits for the others, for a process group made here.
         process_group: the ranks to train with; None is the default group.
+        init_sync: compare the models at the start and copy rank 0's values to the others.
     """
 
     bucket_cap_mb: float = 25.0
@@ -34,6 +35,7 @@ class DDP:
     broadcast_buffers: bool = True
     timeout: float = 300.0
     process_group: ProcessGroup | None = None
+    init_sync: bool = True
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -64,4 +66,5 @@ class DDP:
             timeout=self.timeout,
             broadcast_buffers=self.broadcast_buffers,
             options=self.options(),
+            init_sync=self.init_sync,
         )
