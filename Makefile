@@ -1,0 +1,62 @@
+# Everything runs on a bare checkout with only Python 3.10+ and make: the first target that needs
+# .venv builds it, later ones find it ready. Nothing has to be activated.
+#
+#   make test PYTHON=python3.12                 another interpreter for .venv
+#   make test PIP_FLAGS="--index-url URL"       another package index
+#   make test PYTEST="-x tests/examples"        a part of the suite
+#   make demo ARGS="--epochs 2"                 options for the demo or the benchmark
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+PYTEST ?=
+ARGS ?=
+
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python
+
+# A checkout has its own .venv; what the calling shell has set up must not leak into it.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format bench clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## train on handwritten digits: one process, 2 DDP processes, data_parallel
+	@$(RUN) examples/digits_demo.py $(ARGS)
+
+test: lint types ## lint, types, then the whole test suite
+	@$(RUN) -m pytest -q $(PYTEST)
+
+lint: $(READY) ## ruff: rules and format
+	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --check --quiet .
+	@echo "lint: ok"
+
+types: $(READY) ## mypy --strict on the package and the benchmarks
+	@$(RUN) -m mypy --no-error-summary autopar benchmarks
+	@echo "types: ok"
+
+format: $(READY) ## rewrite the files in the house format
+	@$(RUN) -m ruff check --fix --quiet .
+	@$(RUN) -m ruff format .
+
+bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
+	@$(RUN) -m benchmarks.overhead $(ARGS)
+
+clean: ## remove .venv, caches and build output
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last, so an interrupted installation starts again. `python -m` everywhere
+# instead of .venv/bin/NAME: those scripts break when the checkout is moved.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "autopar needs Python 3.10 or newer, and $(PYTHON) is %s: run make with PYTHON=/path/to/python3.10." % sys.version.split()[0])'
+	@$(RUN) -c '' 2>/dev/null || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing autopar and its tools into $(VENV) (torch takes a few minutes the first time)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,examples]' </dev/null
+	@touch $@

@@ -1,0 +1,106 @@
+"""The registry of workloads: a model, a batch for it and a loss, under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.models import GPT, conv_net, deep_mlp, wide_mlp
+
+__all__ = ["WORKLOADS", "Workload", "select"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is trained.
+
+    Attributes:
+        name: as it is written after ``--workloads``.
+        summary: one line for tables and help.
+        build: makes the model; seeded by the caller.
+        batch: makes one rank's input and target from a generator.
+        loss: of the model's output and the target.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[], nn.Module]
+    batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def _regression(rows: int, inputs: int, outputs: int) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+    return lambda generator: (
+        torch.randn(rows, inputs, generator=generator),
+        torch.randn(rows, outputs, generator=generator),
+    )
+
+
+def _tokens(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(4096, (4, 65), generator=generator)
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
+def _images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return (
+        torch.randn(8, 3, 32, 32, generator=generator),
+        torch.randint(10, (8,), generator=generator),
+    )
+
+
+def _next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload(
+            name="deep",
+            summary="64 x Linear(64, 64) + ReLU, batch 16",
+            build=deep_mlp,
+            batch=_regression(16, 64, 64),
+            loss=F.mse_loss,
+        ),
+        Workload(
+            name="wide",
+            summary="MLP 1024-4096-4096-1024, batch 16",
+            build=wide_mlp,
+            batch=_regression(16, 1024, 1024),
+            loss=F.mse_loss,
+        ),
+        Workload(
+            name="gpt",
+            summary="6 blocks, width 256, vocabulary 4096, 64 tokens, batch 4",
+            build=GPT,
+            batch=_tokens,
+            loss=_next_token_loss,
+        ),
+        Workload(
+            name="conv",
+            summary="14 conv + BatchNorm layers, 32x32 images, batch 8",
+            build=conv_net,
+            batch=_images,
+            loss=F.cross_entropy,
+        ),
+    )
+}
+
+
+def select(names: str) -> list[Workload]:
+    """The workloads of a comma-separated list, in its order.
+
+    >>> [workload.name for workload in select("wide,deep")]
+    ['wide', 'deep']
+
+    Raises:
+        ValueError: a name is not known.
+    """
+    unknown = [name for name in names.split(",") if name not in WORKLOADS]
+    if unknown:
+        raise ValueError(f"There is no workload {unknown[0]!r}. Known: {', '.join(WORKLOADS)}.")
+    return [WORKLOADS[name] for name in names.split(",")]

@@ -1,0 +1,30 @@
+"""The registry of workloads."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.workloads import WORKLOADS, Workload, select
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
+def test_workload_trains(workload: Workload) -> None:
+    """The batch fits the model and the loss, and every parameter gets a gradient."""
+    model = workload.build()
+    inputs, target = workload.batch(torch.Generator().manual_seed(0))
+    workload.loss(model(inputs), target).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_sizes_are_those_of_the_names() -> None:
+    """Layers and parameters are as the summaries say."""
+    kinds = {name: [type(module) for module in WORKLOADS[name].build().modules()] for name in WORKLOADS}
+    assert kinds["deep"].count(nn.Linear) == 64
+    assert kinds["conv"].count(nn.Conv2d) == kinds["conv"].count(nn.BatchNorm2d) == 14
+    assert sum(p.numel() for p in WORKLOADS["wide"].build().parameters()) == 25_175_040
+
+
+def test_select_names_what_is_unknown() -> None:
+    """A wrong name is an error that lists the right ones."""
+    with pytest.raises(ValueError, match=r"no workload 'depp'\. Known: deep, wide, gpt, conv\."):
+        select("wide,depp")
