@@ -252,7 +252,7 @@ class _SyncGradients(torch.autograd.Function):
 
 
 def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
-    return any([p.grad is not None or compat.runs_user_hooks(p) for p in parameters])
+    return any(p.grad is not None or compat.runs_user_hooks(p) for p in parameters)
 
 
 def _names(bucket: Bucket) -> str:
