@@ -48,7 +48,7 @@ def probe(program: Program, *, replicas: int, dim: int, run: Run) -> Split:
     as they were. The batch size is the size along ``dim`` of one of the inputs: each size that
     occurs is tried, in order of occurrence, and the first for which every output can be put
     together is it. Inputs of any other size are shared. A batch of one sample is doubled, because
-    one sample tells a sum from nothing.
+    one sample does not tell a sum from a mean.
 
     An output with the batch in it is concatenated. Others are tried as the mean weighted by samples,
     as the sum, and as the same in every part, in this order: a value that is the same in every part
@@ -101,7 +101,7 @@ def _probe_size(program: Program, size: int, *, replicas: int, dim: int, run: Ru
     shared = shared_inputs(program.example, size=size, dim=dim)
     example = list(program.example)
     if size == 1:
-        example = [t if i in shared else torch.cat([t, t], dim) for i, t in enumerate(example)]
+        example = [t if i in shared else _doubled(t, dim) for i, t in enumerate(example)]
     chunks = scatter(example, replicas=replicas, dim=dim, shared=shared)
     try:
         whole, again, *parts = _observe(program, run, [example, example, *chunks.inputs])
@@ -138,6 +138,12 @@ def _probe_size(program: Program, size: int, *, replicas: int, dim: int, run: Ru
                 mend="Return it as a tensor, or leave it out of what forward returns.",
             )
     return Split(shared=shared, combine=tuple(combine), remarks=tuple(remarks))
+
+
+def _doubled(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """One sample and another that differs from it where values are free to: indices must stay valid."""
+    other = tensor / 2 if tensor.is_floating_point() else tensor
+    return torch.cat([tensor, other], dim)
 
 
 def _observe(program: Program, run: Run, batches: Sequence[Sequence[torch.Tensor]]) -> list[list[Any]]:
