@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from autopar import compat
-from autopar.errors import AutoparError
+from autopar.errors import AutoparError, ModelError
 
 __all__ = ["WholeModel", "replica_forwards", "run_replicas"]
 
@@ -63,9 +63,7 @@ def replica_forwards(replica: nn.Module, count: int, devices: Sequence[str] | No
     stateless = next(replica.children(), None) is None
     for index in range(1, count):
         device = None if devices is None or devices[index] == devices[0] else devices[index]
-        forwards.append(
-            replica.forward if stateless else partial(type(replica).forward, _copied(replica, device))
-        )
+        forwards.append(replica.forward if stateless else partial(type(replica).forward, _copied(replica, device)))
     return forwards
 
 
@@ -94,9 +92,7 @@ def run_replicas(
         except BaseException as error:  # handed to the calling thread below
             failures[index] = error
 
-    threads = [
-        threading.Thread(target=work, args=(index,), name=f"replica-{index}") for index in range(len(calls))
-    ]
+    threads = [threading.Thread(target=work, args=(index,), name=f"replica-{index}") for index in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -135,8 +131,7 @@ class _Ambient:
         self.grad = torch.is_grad_enabled()
         self.inference = torch.is_inference_mode_enabled()
         self.autocast = {
-            kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-            for kind in ("cpu", "cuda")
+            kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")
         }
         self.cache = torch.is_autocast_cache_enabled()
 
@@ -153,7 +148,7 @@ class _Ambient:
 
 
 def _copied(root: nn.Module, device: str | None) -> nn.Module:
-    copies = {module: compat.replica_of_module(module) for module in root.modules() if module is not root}
+    copies = {module: _copy(module, device) for module in root.modules() if module is not root}
     copies[root] = _holder(root)
     moved: dict[int, torch.Tensor] = {}
 
@@ -164,7 +159,7 @@ def _copied(root: nn.Module, device: str | None) -> nn.Module:
         return moved[id(tensor)]
 
     for module, copy in copies.items():
-        if isinstance(module, torch.jit.ScriptModule):
+        if copy is module:
             continue
         for name, child in module._modules.items():
             copy._modules[name] = None if child is None else copies[child]
@@ -175,9 +170,21 @@ def _copied(root: nn.Module, device: str | None) -> nn.Module:
                 setattr(copy, name, there(parameter))  # an attribute: only leaves can be parameters
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                buffer = buffer.detach().clone() if device is None else there(buffer.detach())
+                buffer = buffer.detach().to(device or buffer.device, copy=True)
             copy._buffers[name] = buffer
     return copies[root]
+
+
+def _copy(module: nn.Module, device: str | None) -> nn.Module:
+    if not isinstance(module, torch.jit.ScriptModule):
+        return compat.replica_of_module(module)
+    if device is not None:
+        raise ModelError(
+            f"A ScriptModule inside the model cannot be copied to {device}.",
+            why="Its parameters would be cut off from the original's.",
+            mend="Use the plain module instead of the scripted one, or strategy 'ddp'.",
+        )
+    return module  # shared, buffers included
 
 
 def _holder(root: nn.Module) -> nn.Module:
