@@ -23,6 +23,10 @@ class DataParallel:
     only, and replica 0's running statistics are kept, as in ``torch.nn.DataParallel``. Unlike that
     one it also splits on the CPU.
 
+    How outputs are put together is found out on the sample call. What it cannot show is a mean over
+    as many elements as the values decide, such as a loss inside the model that ignores padding
+    (``ignore_index``), on a sample without padding: compute such a loss outside, from the outputs.
+
     Attributes:
         replicas: how many; None takes the number of ``devices``, and without devices every CUDA
             device when the model is on CUDA, else 2 on the CPU. (The number decides what a batch
