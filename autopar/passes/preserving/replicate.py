@@ -194,8 +194,10 @@ def _replica_of(program: Program, ctx: PassContext, count: int) -> tuple[fx.Grap
     if program.signature.out_spec is not None:
         lifted.graph_module.recompile()
         return lifted.graph_module, lifted.lifted
-    whole = WholeModel(program.model, program.signature.in_spec, program.signature.constants)
     (call,) = lifted.find("call_module")
+    whole = program.graph_module.get_submodule(str(call.target))
+    if not isinstance(whole, WholeModel):
+        whole = WholeModel(program.model, program.signature.in_spec, program.signature.constants)
     return fx.GraphModule({str(call.target): whole}, lifted.graph, class_name=program.name), ()
 
 
