@@ -45,9 +45,7 @@ class Settings:
     seed: int = 0
 
 
-def measure(
-    workload: Workload, variants: Sequence[Variant], settings: Settings
-) -> Iterator[dict[str, list[float]]]:
+def measure(workload: Workload, variants: Sequence[Variant], settings: Settings) -> Iterator[dict[str, list[float]]]:
     """Yields, round by round, the seconds of each variant's steps on this rank.
 
     All variants live side by side, each on its own copy of one model, in the default process group.
@@ -75,9 +73,7 @@ def _copies(workload: Workload, count: int, seed: int) -> list[nn.Module]:
     return [copy.deepcopy(model) for _ in range(count)]
 
 
-def _stepper(
-    model: nn.Module, workload: Workload, variant: Variant, settings: Settings
-) -> Callable[[], None]:
+def _stepper(model: nn.Module, workload: Workload, variant: Variant, settings: Settings) -> Callable[[], None]:
     rank = dist.get_rank() if dist.is_initialized() else 0
     inputs, target = workload.batch(torch.Generator().manual_seed(settings.seed + rank))
     wrapped = variant.wrap(model, inputs)

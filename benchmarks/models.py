@@ -18,9 +18,7 @@ def deep_mlp() -> nn.Module:
 
 def wide_mlp() -> nn.Module:
     """1024-4096-4096-1024: 25 million parameters on a small batch, so bytes of gradient decide."""
-    return nn.Sequential(
-        nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1024)
-    )
+    return nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1024))
 
 
 def conv_net() -> nn.Module:

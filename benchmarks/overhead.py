@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from benchmarks.measuring import OPTIMIZERS, Settings
 from benchmarks.ranks import run_ranks
@@ -24,9 +25,7 @@ __all__ = ["main"]
 @click.command(help=(__doc__ or "").split("\n")[0])
 @click.option("--workloads", default=",".join(WORKLOADS), show_default=True, metavar="NAME,...")
 @click.option("--rounds", default=Settings().rounds, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--steps", default=Settings().steps, show_default=True, type=click.IntRange(1), help="In a turn."
-)
+@click.option("--steps", default=Settings().steps, show_default=True, type=click.IntRange(1), help="In a turn.")
 @click.option("--optimizer", default="none", show_default=True, type=click.Choice(list(OPTIMIZERS)))
 @click.option("--seed", default=0, show_default=True, help="Of weights, batches and the order of turns.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
@@ -40,10 +39,12 @@ def main(workloads: str, rounds: int, steps: int, optimizer: str, seed: int, jso
         raise click.BadParameter(f"There is no folder {json_file.absolute().parent}.", param_hint="--json")
 
     settings = Settings(rounds=rounds, steps=steps, optimizer=optimizer, seed=seed)
-    samples = run_ranks(names, settings)
+    try:
+        samples = run_ranks(names, settings)
+    except ProcessRaisedException as error:
+        raise click.ClickException(f"A rank failed, so there is nothing to report.{error}") from None
     summaries = [
-        summarise(name, samples[name], subject=AUTOPAR.name, plain=PLAIN.name, references=torch_ddp())
-        for name in names
+        summarise(name, samples[name], subject=AUTOPAR.name, plain=PLAIN.name, references=torch_ddp()) for name in names
     ]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table(summaries, settings))

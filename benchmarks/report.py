@@ -28,9 +28,7 @@ VERSION = 1
 def table(summaries: Sequence[Summary], settings: Settings) -> Table:
     """One row a workload: median step of every variant, then the two ratios with their quartiles."""
     what = "forward, loss, backward" + (f", {settings.optimizer}" if settings.optimizer != "none" else "")
-    result = Table(
-        "workload", title=f"Median step in ms ({what}); {settings.world_size} ranks, 1 thread each, CPU"
-    )
+    result = Table("workload", title=f"Median step in ms ({what}); {settings.world_size} ranks, 1 thread each, CPU")
     headings = [*(variant.title for variant in VARIANTS), "autopar / DDP's best", "autopar / plain"]
     for heading in headings:
         result.add_column(heading, justify="right", no_wrap="/" in heading)

@@ -59,8 +59,7 @@ def round_ratios(subject: Sequence[Sequence[float]], reference: Sequence[Sequenc
     [0.5, 0.5]
     """
     return [
-        statistics.median(ours) / statistics.median(theirs)
-        for ours, theirs in zip(subject, reference, strict=True)
+        statistics.median(ours) / statistics.median(theirs) for ours, theirs in zip(subject, reference, strict=True)
     ]
 
 
@@ -73,10 +72,7 @@ def summarise(
     references: Sequence[str],
 ) -> Summary:
     """Sum up one workload from ``samples``: seconds of every step by variant and round."""
-    step_ms = {
-        name: spread(1e3 * seconds for block in rounds for seconds in block)
-        for name, rounds in samples.items()
-    }
+    step_ms = {name: spread(1e3 * seconds for block in rounds for seconds in block) for name, rounds in samples.items()}
     best = min(references, key=lambda name: step_ms[name].median)
     return Summary(
         workload=workload,

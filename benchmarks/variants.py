@@ -45,9 +45,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         name="ddp-static",
         title="DDP static",
-        wrap=lambda model, inputs: DistributedDataParallel(
-            model, gradient_as_bucket_view=True, static_graph=True
-        ),
+        wrap=lambda model, inputs: DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True),
     ),
     Variant(
         name="ddp-one-bucket",

@@ -105,7 +105,7 @@ def train(model: nn.Module, dataset: TensorDataset, epochs: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--strategy", default="auto", choices=("none", "auto", "ddp", "data_parallel"))
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--save", type=Path, help="write weights, accuracy and step times to this file")
     args = parser.parse_args()
 

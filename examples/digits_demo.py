@@ -19,7 +19,7 @@ from torch import Tensor
 
 SCRIPT = Path(__file__).with_name("digits.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-EPOCHS = 8
+EPOCHS = 6
 REQUIRED_ACCURACY = 0.97
 ALLOWED_DIFFERENCE = 1e-9
 

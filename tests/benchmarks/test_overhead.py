@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch.multiprocessing.spawn import ProcessRaisedException
 
+from benchmarks import overhead
 from benchmarks.overhead import main
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +54,15 @@ def test_bad_options_end_with_2(options: list[str], message: str) -> None:
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_failed_rank_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rank raised is shown as an error, with exit code 1."""
+
+    def fail(*args: object) -> None:
+        raise ProcessRaisedException("\nboom on rank 1", error_index=1, error_pid=0)
+
+    monkeypatch.setattr(overhead, "run_ranks", fail)
+    result = CliRunner().invoke(main, ["--workloads", "deep"])
+    assert result.exit_code == 1
+    assert "boom on rank 1" in result.output
