@@ -1,0 +1,57 @@
+"""A printed forward computes bit for bit what the model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopar import compat
+from autopar.emit import emit_forward
+from tests.emit import models
+from tests.emit.compiled import assert_equal, compiled, printed, step
+
+FILE = Path(models.__file__)
+
+
+@pytest.mark.parametrize("case", models.CASES)
+def test_printed_forward_equals_eager(case: str) -> None:
+    """Outputs and their structure, gradients, and buffers."""
+    torch.manual_seed(0)
+    cls, args, kwargs = models.CASES[case]
+    model = cls()
+    _, namespace = printed(compiled(model, args, kwargs), FILE, cls.__name__)
+    assert_equal(step(model, namespace["forward"], args, kwargs), step(model, cls.forward, args, kwargs))
+    results = [forward(model, *args, **kwargs) for forward in (namespace["forward"], cls.forward)]
+    spec, expected = (compat.tree_flatten(result)[1] for result in results)
+    assert spec == expected or case == "calls"  # named tuples of a file that was loaded twice
+
+
+@pytest.mark.parametrize("case", models.CASES)
+def test_printed_file_names_no_temporary_none(case: str) -> None:
+    """None of fx's own `x = None` lines, and no line over the limit but for names that are long themselves."""
+    cls, args, kwargs = models.CASES[case]
+    text, _ = printed(compiled(cls(), args, kwargs), FILE, cls.__name__)
+    body = text.partition("def forward(")[2].partition("def build(")[0]
+    assert "= None\n" not in body.replace("=None", "")
+    assert all(len(line) <= 100 for line in body.splitlines())
+
+
+def test_forward_can_be_printed_at_every_stage() -> None:
+    """After each pass there is source, and it compiles."""
+    stages: list[str] = []
+    from autopar.compilation import compile_program
+    from autopar.strategies import DDP
+
+    model = models.Nested()
+    compile_program(
+        model, (models.x(3, 2, 5, 5),), {}, DDP(), after=lambda one, program: stages.append(emit_forward(program))
+    )
+    assert len(stages) == 6
+    assert "self.blocks[0](" in emit_forward(compiled(model, (models.x(3, 2, 5, 5),)).before)
+    assert "self.blocks[0].weight" in stages[0]
+    assert "ops.sync_gradients(" in stages[-2]
+    assert "blocks_0_weight_," in stages[-1]
+    for stage in stages:
+        compile(stage, "stage.py", "exec")
