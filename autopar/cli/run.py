@@ -1,0 +1,129 @@
+"""``autopar run``: launches an ordinary script, alone or through torchrun, on autopar's wrappers.
+
+The launcher runs in a process of its own (``python -m torch.distributed.run``) rather than in this
+one: it then keeps its own signal handling and exit codes, and this process never imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from autopar.errors import LaunchError, OptionError, UsageError
+
+__all__ = ["run_script"]
+
+_WORKER = "autopar.cli.launched"
+# With one of these the user says how the ranks meet; without, they meet on loopback.
+_RENDEZVOUS = ("standalone", "nnodes", "node-rank", "master-addr", "master-port", "rdzv")
+# torchrun options that say what to run; autopar's own worker has that place.
+_ENTRY = ("module", "m", "no-python", "run-path")
+_FORWARDED = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_script(
+    script: str,
+    script_args: Sequence[str] = (),
+    *,
+    nproc: int | None = None,
+    device: str | None = None,
+    replace: bool = True,
+    torchrun_args: Sequence[str] = (),
+) -> int:
+    """Runs a script and waits for it.
+
+    Args:
+        script: path of the Python file.
+        script_args: its arguments.
+        nproc: processes on this machine; None runs the script in one plain process, unless
+            ``torchrun_args`` has something.
+        device: ``"cpu"`` hides the GPUs, ``"cuda"`` insists on one, None takes what is there.
+        replace: whether torch's ``DataParallel`` and ``DistributedDataParallel`` become autopar's.
+        torchrun_args: further options for torchrun, such as ``["--nnodes=2", "--rdzv-endpoint=a:1"]``.
+
+    Returns:
+        The exit code of the script or of torchrun; 128 + n where signal n ended it, as shells count.
+
+    Raises:
+        UsageError: no such script, or an option that cannot be.
+        LaunchError: ``"cuda"`` was asked for and there is no such device.
+    """
+    path = Path(script)
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise UsageError(f"{script} {what}.", mend="Give the path of a Python script.")
+    environment = _environment(device)
+    worker = [*([] if replace else ["--no-replace"]), *(["--device", device] if device else []), script]
+    worker += script_args
+    launcher = _launcher(nproc, list(torchrun_args))
+    if launcher is None:
+        return _wait([sys.executable, "-m", _WORKER, *worker], environment)
+    if nproc is not None:
+        # torchrun would set 1 and print a banner; all cores, evenly shared, is the better guess.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    command = [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", _WORKER]
+    return _wait([*command, *worker], environment)
+
+
+def _environment(device: str | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    if device is None:
+        return environment
+    if device == "cpu":
+        # Before torch looks for GPUs, so that torch.cuda.is_available() is False in the script.
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    elif device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise LaunchError(
+                "--device cuda was given, and torch finds no CUDA device here.",
+                mend="Leave --device out to run on the CPU, or see `autopar doctor`.",
+            )
+    else:
+        raise OptionError(f"--device {device!r} is not known.", mend="Give --device cpu or --device cuda.")
+    return environment
+
+
+def _launcher(nproc: int | None, options: list[str]) -> list[str] | None:
+    """Options for torchrun; None for one plain process."""
+    if nproc is not None and nproc < 1:
+        raise OptionError(f"--nproc {nproc} was given.", why="No process would run.", mend="Give 1 or more.")
+    names = [option.lstrip("-").partition("=")[0].replace("_", "-") for option in options if option[:1] == "-"]
+    for name in names:
+        if name in _ENTRY:
+            raise OptionError(
+                f"torchrun's {name!r} option cannot be used with autopar run.",
+                why="autopar's own worker takes that place.",
+                mend="Give the path of a script instead.",
+            )
+        if name == "nproc-per-node" and nproc is not None:
+            raise OptionError("--nproc and --nproc-per-node were both given.", mend="Give one of them.")
+    if nproc is None and not options:
+        return None
+    if nproc is not None:
+        options = [f"--nproc-per-node={nproc}", *options]
+    return options if any(name.startswith(_RENDEZVOUS) for name in names) else ["--standalone", *options]
+
+
+def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a process to its end, passing on what would end this one."""
+    with subprocess.Popen(command, env=environment) as process:
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            # A terminal's Ctrl-C reaches the child as well: only wait for it then.
+            if number != signal.SIGINT:
+                process.send_signal(number)
+
+        previous = {number: signal.signal(number, forward) for number in _FORWARDED}
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+    return 128 - code if code < 0 else code
