@@ -1,0 +1,134 @@
+"""What a transformation came to, in figures: for the terminal and, as data, for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from autopar.view.columns import GAP, print_columns
+from autopar.view.operations import spec_bytes
+from autopar.view.rows import launch_rows, module_rows
+from autopar.view.units import bytes_text, count_text, flops_text, shorten
+
+__all__ = ["print_summary", "summary"]
+
+_NARROW = 76  # columns under which the name of the first tensor is left out
+_NUMBERS = 44  # columns that the numbers take
+
+
+def summary(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a graph document.
+
+    Returns:
+        ``model``, ``strategy``, ``front_end``, ``world_size``, ``nodes``, ``flops`` (one forward),
+        ``parameter_bytes``, ``bytes_per_step``, ``operation_level`` (share of the parameter bytes
+        that the graph sees operation by operation, 0 to 1), ``buckets`` (``index``, ``parameters``,
+        ``bytes``, ``ready`` (share of the backward done by then, estimated from FLOPs; null where
+        nothing is known), ``first``, ``last``), ``local`` and ``opaque``.
+    """
+    plan = document["plan"] or {"buckets": [], "parameters": [], "local": [], "options": {}}
+    sizes = {spec["name"]: spec_bytes(spec) for spec in plan["parameters"]}
+    whole = [node["module"] for node in document["after"]["nodes"] if node["opaque"]]
+    opaque = sum(size for name, size in sizes.items() if any(_inside(name, module) for module in whole))
+    total = sum(sizes.values())
+    return {
+        "model": document["model"],
+        "strategy": document["strategy"],
+        "front_end": document["front_end"],
+        "world_size": document["world_size"],
+        "replicas": plan["options"].get("replicas"),
+        "nodes": len(document["after"]["nodes"]),
+        "flops": sum(node["flops"] for node in document["after"]["nodes"]),
+        "parameter_bytes": total,
+        "bytes_per_step": sum(bucket["nbytes"] for bucket in plan["buckets"]),
+        "operation_level": 1 - opaque / total if total else None,
+        "buckets": _buckets(document, plan),
+        "local": list(plan["local"]),
+        "opaque": [
+            {key: remark[key] for key in ("module", "bytes", "message", "source", "mend")}
+            for remark in document["remarks"]
+            if remark["kind"] == "missed"
+        ],
+    }
+
+
+def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequence[str] = ()) -> None:
+    """Prints what ``summary`` returned, for people.
+
+    Args:
+        figures: see ``summary``.
+        console: where to print.
+        files: paths of the files that were written.
+    """
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+
+    ranks = f" for {count_text(figures['world_size'], 'rank')}" if figures["world_size"] else ""
+    replicas = f" with {count_text(figures['replicas'], 'replica')}" if figures["replicas"] else ""
+    line(f"{figures['model']}: {figures['strategy']}{ranks}{replicas}", "bold")
+    line(
+        f"{count_text(figures['nodes'], 'node')}, {flops_text(figures['flops'])} FLOPs a forward, "
+        f"{bytes_text(figures['parameter_bytes'])} of trainable parameters"
+    )
+    if figures["operation_level"] is not None:
+        line(f"{figures['operation_level']:.0%} of the parameter bytes are in operations that the compiler sees")
+    if figures["buckets"]:
+        count = count_text(len(figures["buckets"]), "bucket")
+        line(f"{count}, {bytes_text(figures['bytes_per_step'])} all-reduced a step")
+        line("")
+        columns = _columns(figures["buckets"], console)
+        print_columns(console, columns, right=("bucket", "tensors", "bytes", "ready at"))
+        line("ready at: share of the backward done by then, estimated from FLOPs", "dim")
+    else:
+        line("nothing travels between processes")
+    for local in figures["local"]:
+        line(f"{local['name']} stays local: {local['reason']}", "yellow")
+    if figures["opaque"]:
+        line("")
+        line("opaque, run as plain PyTorch:", "bold")
+    for one in figures["opaque"]:
+        place = f" ({one['source']})" if one["source"] else ""
+        line(f"- {one['message']}{place} {bytes_text(one['bytes'])}.", "yellow")
+        if one["mend"]:
+            line(f"  {one['mend']}")
+    if files:
+        line("")
+        line(f"wrote {', '.join(files)}")
+
+
+def _columns(buckets: Sequence[Mapping[str, Any]], console: Console) -> dict[str, list[str]]:
+    columns = {
+        "bucket": [str(bucket["index"]) for bucket in buckets],
+        "tensors": [f"{bucket['parameters']:,}" for bucket in buckets],
+        "bytes": [bytes_text(bucket["bytes"]) for bucket in buckets],
+        "ready at": ["-" if bucket["ready"] is None else f"{bucket['ready']:.0%}" for bucket in buckets],
+    }
+    plain = not console.is_terminal
+    names = ("first", "last") if plain or console.width >= _NARROW else ("last",)
+    room = 10_000 if plain else (console.width - _NUMBERS) // len(names) - GAP
+    return columns | {name: [shorten(bucket[name], room) for bucket in buckets] for name in names}
+
+
+def _buckets(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = module_rows(document)
+    launched = launch_rows(document, rows)
+    total = sum(row.backward_flops for row in rows)
+    return [
+        {
+            "index": bucket["index"],
+            "parameters": len(bucket["parameters"]),
+            "bytes": bucket["nbytes"],
+            "ready": sum(row.backward_flops for row in rows[launched[bucket["index"]] :]) / total if total else None,
+            "first": bucket["parameters"][0],
+            "last": bucket["parameters"][-1],
+        }
+        for bucket in plan["buckets"]
+    ]
+
+
+def _inside(parameter: str, module: str) -> bool:
+    return not module or parameter.startswith(f"{module}.")
