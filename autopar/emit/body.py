@@ -35,6 +35,7 @@ class Body:
     ) -> None:
         self.layout, self.variables, self.operations = layout, variables, operations
         self.model, self.plan = model, plan
+        self._mentioned: set[int] = set()
         self._modules = dict(model.named_modules(remove_duplicate=False))
 
     def lines(self, returned: fx.Node | None = None) -> list[str]:
@@ -110,7 +111,14 @@ class Body:
         owned = {id(parameter) for parameter in inside.parameters()} if inside is not None else set()
         named = {name for name, parameter in self.model.named_parameters() if id(parameter) in owned}
         touched = [b for b in self.plan.buckets if b.route == "hook" and named & set(b.parameters)]
-        return [f"opaque; by hooks, {bucket_text(self.plan, bucket)}" for bucket in touched]
+        texts = [self._first_mention(self.plan, bucket) for bucket in touched]
+        return [f"opaque; by hooks, {text}" for text in texts]
+
+    def _first_mention(self, plan: Plan, bucket: BucketSpec) -> str:
+        """Everything about the bucket of an opaque call, or its number where another call has said it."""
+        known = bucket.index in self._mentioned
+        self._mentioned.add(bucket.index)
+        return f"bucket {bucket.index}" if known else bucket_text(plan, bucket)
 
 
 def bucket_text(plan: Plan, bucket: BucketSpec) -> str:

@@ -11,7 +11,7 @@ from torch import fx
 
 from autopar.emit.body import Body
 from autopar.emit.imports import Imports
-from autopar.emit.layout import assign, call, condition, raising, render
+from autopar.emit.layout import Expr, assign, call, condition, raising, render
 from autopar.emit.names import Scope
 from autopar.emit.operations import Operations
 from autopar.emit.replica import replica_graph
@@ -89,7 +89,7 @@ def _write(
     if program.signature.out_spec is None and nested is None:
         return _opaque(imports, text)
     before: list[str] = []
-    special: dict[str, str] = {}
+    special: dict[str, Expr] = {}
     if nested is not None and program.signature.out_spec is None:
         special[nested.target] = "whole"
     elif nested is not None:

@@ -31,7 +31,7 @@ class Writer:
     def __init__(
         self,
         imports: Imports,
-        value_of: Callable[[fx.Node], str],
+        value_of: Callable[[fx.Node], Expr],
         name_of: Callable[[Callable[..., Any]], str] | None = None,
     ) -> None:
         self.imports, self.value_of = imports, value_of

@@ -52,23 +52,24 @@ class Operations:
         name_of: Callable[[Callable[..., Any]], str],
         *,
         self_name: str = "self",
-        special: Mapping[str, str] | None = None,
+        special: Mapping[str, Expr] | None = None,
     ) -> None:
         self.root, self.names, self.name_of, self.self_name = root, names, name_of, self_name
         self.special = special or {}
         self.write = Writer(imports, self.value_of, name_of)
 
-    def value_of(self, node: fx.Node) -> str:
+    def value_of(self, node: fx.Node) -> Expr:
         """The expression for a node's value where it is used: its variable, or the read itself."""
         found = self.names.get(node)
-        if found is None:
-            assert node.op == "get_attr", f"{node} is used before it is assigned"
-            return self.path(str(node.target))
-        return found
+        if found is not None:
+            return found
+        assert node.op == "get_attr", f"{node} is used before it is assigned"
+        target = str(node.target)
+        return self.special.get(target) or self.path(target)
 
     def path(self, path: str) -> str:
         """The expression for an attribute of the model."""
-        return self.special.get(path) or attribute(self.root, path, root_name=self.self_name)
+        return attribute(self.root, path, root_name=self.self_name)
 
     def expression(self, node: fx.Node) -> Expr:
         """The right-hand side for a node."""

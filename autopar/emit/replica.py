@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from autopar.emit.body import Body
 from autopar.emit.imports import Imports
-from autopar.emit.layout import call, collection, flat, render
+from autopar.emit.layout import Expr, call, collection, render
 from autopar.emit.names import Scope, quoted
 from autopar.emit.operations import Operations
 from autopar.emit.script import ReplicaFunction
@@ -51,12 +51,12 @@ class Replica:
         used = [n for n in self.module.graph.nodes if n.op in ("call_module", "get_attr")]
         return tuple(dict.fromkeys(str(node.target).partition(".")[0] for node in used))
 
-    def as_module(self, imports: Imports) -> str:
+    def as_module(self, imports: Imports) -> Expr:
         """The expression that makes a module of the printed function."""
-        arguments = [self.name, "self"]
+        arguments: list[Expr] = [self.name, "self"]
         if self.children:
-            arguments.append(flat(collection("()", map(quoted, self.children))))
-        return flat(call(f"{imports.member('autopar.emit', 'script')}.ReplicaFunction", arguments))
+            arguments.append(collection("()", map(quoted, self.children)))
+        return call(f"{imports.member('autopar.emit', 'script')}.ReplicaFunction", arguments)
 
     def lines(self, imports: Imports, name_of: Callable[[Callable[..., Any]], str], taken: frozenset[str]) -> list[str]:
         """The printed function, ``def replica(self, ...)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,18 @@ def load(file: str | Path, name: str) -> nn.Module:
     Args:
         file: the user's Python file.
         name: of a module there, of a module class that builds without arguments, or of a function
-            that returns a module.
+            that returns a module; dotted for an attribute of something, as ``"config.net"``.
 
     Raises:
         ModelError: there is no such file, or no model of that name in it.
     """
-    found = defined(file, name)
+    first, *attributes = name.split(".")
+    found = defined(file, first)
+    script = _script(Path(file).resolve())
+    for attribute in attributes:
+        found = script.call(partial(getattr, found, attribute, None))
     if not isinstance(found, nn.Module) and callable(found):
-        found = _script(Path(file).resolve()).call(found)
+        found = script.call(found)
     if not isinstance(found, nn.Module):
         raise ModelError(
             f"{name!r} in {file} is no model but a {type(found).__name__}.",

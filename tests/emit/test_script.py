@@ -23,6 +23,9 @@ class Net(nn.Module):
 def make():
     return Net()
 
+class Holder:
+    net = Net()
+
 net = Net()
 count = 3
 """
@@ -36,7 +39,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["Net", "make", "net"])
+@pytest.mark.parametrize("name", ["Net", "make", "net", "Holder.net"])
 def test_load_takes_class_factory_and_instance(file: Path, name: str) -> None:
     """Whatever `autopar transform` found the model under."""
     assert type(load(file, name)).__name__ == "Net"
