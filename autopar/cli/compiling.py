@@ -1,0 +1,169 @@
+"""From a script on disk to a compilation, as ``transform`` and ``view`` need it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopar.cli.terminal import messages, note
+from autopar.errors import AutoparError, CaptureError, OptionError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from autopar.cli.candidates import FoundModel
+    from autopar.compilation import Compilation
+    from autopar.partitioner.plan import Plan
+    from autopar.passes.base import Pass
+    from autopar.program import Program
+    from autopar.strategies.base import Strategy
+
+__all__ = ["Compiled", "Request", "compile_script"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to compile and how.
+
+    Attributes:
+        spec: ``"path.py"`` or ``"path.py:Name"``.
+        model: the name, where it is given apart from the path.
+        strategy: registered name; None takes the plan's, or ddp.
+        options: options of the strategy.
+        inputs: shapes of the arguments, such as ``"32x10"``.
+        world_size: number of ranks, where it is known.
+        pipeline: another pipeline of passes as text.
+        plan: path of a plan to follow.
+        stop_after: pass to stop after.
+        print_after: pass to print the program after, or ``"all"``.
+    """
+
+    spec: str
+    model: str | None = None
+    strategy: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    world_size: int | None = None
+    pipeline: str | None = None
+    plan: str | None = None
+    stop_after: str | None = None
+    print_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What came of a request."""
+
+    compilation: Compilation
+    found: FoundModel
+    strategy: Strategy
+
+
+def compile_script(request: Request) -> Compiled:
+    """Loads a script's definitions, finds model and inputs, and compiles.
+
+    What the script prints goes to standard error: standard output is for results.
+
+    Raises:
+        AutoparError: anything that is wrong, with its exit code; nothing was written.
+    """
+    note("Loading PyTorch")
+    from autopar.cli.candidates import find_model
+    from autopar.cli.example_inputs import find_inputs
+    from autopar.compilation import compile_program
+
+    # All that needs no model comes first, so that a typing mistake costs no capture.
+    plan = _read_plan(request.plan) if request.plan else None
+    strategy = _strategy(request, plan)
+    _check_names(request.pipeline or strategy.pipeline(), request)
+    with contextlib.redirect_stdout(sys.stderr):
+        found = find_model(request.spec, request.model)
+        args, kwargs = find_inputs(found.script, found.model, list(request.inputs))
+        note(f"Capturing {found.how}")
+        try:
+            with found.script.active():
+                compilation = compile_program(
+                    found.model,
+                    args,
+                    kwargs,
+                    strategy,
+                    pipeline=request.pipeline,
+                    plan=plan,
+                    world_size=request.world_size,
+                    stop_after=request.stop_after,
+                    after=_printer(request.print_after),
+                )
+        except AutoparError:
+            raise
+        except Exception as error:  # the model's own: passes turn theirs into PassError
+            raise CaptureError(
+                f"{found.name} in {request.spec} does not run on the sample input ({_shapes(args, kwargs)}): "
+                f"{type(error).__name__}: {str(error).strip().rstrip('.')}.",
+                mend="Give inputs that fit with --input SHAPE[:DTYPE], or a function example_inputs() in the file.",
+            ) from error
+    return Compiled(compilation, found, strategy)
+
+
+def _read_plan(path: str) -> Plan:
+    from autopar.partitioner.plan import Plan
+
+    try:
+        return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The plan {path} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            mend="Give the plan.json that `autopar transform` wrote.",
+        ) from None
+
+
+def _strategy(request: Request, plan: Plan | None) -> Strategy:
+    from autopar.strategies import resolve
+
+    name = request.strategy or (plan.strategy if plan else "ddp")
+    if plan is not None and name != plan.strategy:
+        raise UsageError(
+            f"The plan {request.plan} is one of {plan.strategy}, and --strategy is {name}.",
+            mend="Leave --strategy out, or make another plan.",
+        )
+    try:
+        return resolve(name, request.options)
+    except (TypeError, ValueError) as error:
+        listed = ", ".join(f"{key}={value!r}" for key, value in request.options.items())
+        raise OptionError(
+            f"Strategy {name!r} refuses its options {listed}: {error}.",
+            mend="See `autopar passes` for what each takes.",
+        ) from error
+
+
+def _check_names(pipeline: str, request: Request) -> None:
+    """Reads the pipeline, and refuses a --stop-after or --print-after that is not in it."""
+    from autopar.passes.pipeline import build, check_contract, parse
+
+    entries = parse(pipeline)
+    check_contract(build(entries))
+    names = [entry.name for entry in entries]
+    for wanted in (request.stop_after, request.print_after):
+        if wanted not in (None, "all", *names):
+            assert wanted is not None
+            raise UnknownNameError("pass of this pipeline", wanted, names)
+
+
+def _printer(wanted: str | None) -> Any:
+    if wanted is None:
+        return None
+
+    def show(one: Pass, program: Program) -> None:
+        if wanted in ("all", one.name):
+            messages().print(f"# after {one.name}\n{program.code.strip()}\n", soft_wrap=True)
+
+    return show
+
+
+def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    values = [("", value) for value in args] + [(f"{name}=", value) for name, value in kwargs.items()]
+    return ", ".join(
+        f"{name}{'x'.join(map(str, value.shape)) if hasattr(value, 'shape') else type(value).__name__}"
+        for name, value in values
+    )

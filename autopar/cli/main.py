@@ -1,0 +1,93 @@
+"""The console script: the group of commands, and how every error ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import rich_click as click
+
+from autopar.cli.doctor import doctor
+from autopar.cli.launch import run
+from autopar.cli.passes import passes
+from autopar.cli.terminal import say_error
+from autopar.cli.transform import transform
+from autopar.cli.view import view
+from autopar.errors import AutoparError
+
+__all__ = ["cli", "main"]
+
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells say it
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"autopar {version('autopar')}")
+        ctx.exit()
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    epilog="Exit codes: 0 ok, 1 a check failed, 2 usage, 3 the model cannot be transformed, 4 environment.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Turn a PyTorch model into a data-parallel one, and see what was done."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (transform, run, view, passes, doctor):
+    cli.add_command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code; no error leaves it as an exception.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+    """
+    settings: dict[str, bool] = {"debug": False}
+    try:
+        code = cli.main(argv, prog_name="autopar", obj=settings, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # What is still buffered would raise again when the interpreter flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except click.Abort:
+        say_error("Interrupted.")
+        return _INTERRUPTED
+    except click.ClickException as error:
+        say_error(_sentence(error))
+        return error.exit_code
+    except AutoparError as error:
+        _trace(settings)
+        say_error(str(error))
+        return error.exit_code
+    except Exception as error:
+        _trace(settings)
+        what = f"{type(error).__name__}: {error}".rstrip(". ")
+        say_error(f"Unexpected {what}. This is a defect of autopar's: run with --debug for the traceback.")
+        return 1
+
+
+def _trace(settings: dict[str, bool]) -> None:
+    if settings["debug"]:
+        traceback.print_exc()
+
+
+def _sentence(error: click.ClickException) -> str:
+    text = error.format_message().rstrip()
+    text = text if text.endswith((".", "?", "!")) else f"{text}."
+    context = getattr(error, "ctx", None)
+    return f"{text} See `{context.command_path} --help`." if context is not None else text

@@ -1,0 +1,103 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from autopar.errors import OptionError, UsageError
+
+__all__ = ["compile_options", "debug_option", "json_option", "read_options", "world_size_option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def debug_option(command: F) -> F:
+    """``--debug``: full tracebacks."""
+    return click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks.")(
+        command
+    )
+
+
+def json_option(command: F) -> F:
+    """``--json``: the result as JSON."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def world_size_option(command: F) -> F:
+    """``--world-size``: how many ranks."""
+    return click.option(
+        "--world-size",
+        type=int,
+        metavar="N",
+        callback=_check_world_size,
+        help="Ranks that will train; for the figures only, it is not baked in.",
+    )(command)
+
+
+def compile_options(command: F) -> F:
+    """What a compilation needs besides the file."""
+    for decorate in reversed(
+        (
+            click.option("--strategy", metavar="NAME", help="ddp (the default), data_parallel, or a plug-in's."),
+            click.option("--model", metavar="NAME", help="Class, factory function or instance in the file."),
+            click.option(
+                "--input",
+                "inputs",
+                multiple=True,
+                metavar="SHAPE[:DTYPE]",
+                help="Shape of an argument, such as 32x10 or 8x128:int64; one for each argument.",
+            ),
+            click.option("--passes", "pipeline", metavar="TEXT", help="Another pipeline of passes."),
+            click.option("--bucket-cap-mb", type=float, metavar="MIB", help="Size of a gradient bucket (ddp)."),
+            click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the strategy."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def read_options(pairs: tuple[str, ...], bucket_cap_mb: float | None) -> dict[str, Any]:
+    """Strategy options from ``KEY=VALUE`` texts; values are Python literals or plain words.
+
+    Raises:
+        OptionError: a text has no ``=``, or an option is given twice.
+
+    Example:
+        >>> read_options(("replicas=4", "gather=torch", "broadcast_buffers=false"), None)
+        {'replicas': 4, 'gather': 'torch', 'broadcast_buffers': False}
+    """
+    options: dict[str, Any] = {} if bucket_cap_mb is None else {"bucket_cap_mb": bucket_cap_mb}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise OptionError(f"--option {pair!r} has no value.", mend="Write it as KEY=VALUE.")
+        if key in options:
+            raise OptionError(f"The option {key!r} is given twice.", mend="Leave one of them out.")
+        options[key] = _value(text)
+    return options
+
+
+def _value(text: str) -> Any:
+    word = text.strip()
+    constants = {"true": True, "false": False, "none": None}
+    if word.lower() in constants:
+        return constants[word.lower()]
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(dict)["debug"] = True
+
+
+def _check_world_size(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UsageError(f"World size {value} was asked for.", mend="Give --world-size 1 or more.")
+    return value

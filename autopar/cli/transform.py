@@ -1,0 +1,113 @@
+"""``autopar transform``: a model file in, the parallel program and its pictures out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from autopar.cli.options import compile_options, debug_option, json_option, read_options, world_size_option
+from autopar.cli.terminal import messages, results
+
+__all__ = ["transform"]
+
+
+@click.command()
+@click.argument("file", metavar="FILE[:NAME]")
+@compile_options
+@world_size_option
+@click.option("-o", "--output", default="out", show_default=True, metavar="DIR", help="Folder to write to.")
+@click.option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
+@click.option("--print-after", metavar="PASS", help="Print the program after this pass, or after all.")
+@click.option("--stop-after", metavar="PASS", help="Stop after this pass, and print the program.")
+@click.option("--timing", is_flag=True, help="Print how long each pass took.")
+@json_option
+@debug_option
+def transform(
+    file: str,
+    strategy: str | None,
+    model: str | None,
+    inputs: tuple[str, ...],
+    pipeline: str | None,
+    bucket_cap_mb: float | None,
+    pairs: tuple[str, ...],
+    world_size: int | None,
+    output: str,
+    plan: str | None,
+    print_after: str | None,
+    stop_after: str | None,
+    timing: bool,
+    as_json: bool,
+) -> None:
+    """Write the data-parallel form of a model: Python, plan and pictures.
+
+    The file's definitions are executed to build the model; its training code is not.
+    """
+    from autopar.cli.compiling import Request, compile_script
+    from autopar.cli.output import check_folder, write_folder
+
+    folder = Path(output)
+    check_folder(folder)
+    compiled = compile_script(
+        Request(
+            spec=file,
+            model=model,
+            strategy=strategy,
+            options=read_options(pairs, bucket_cap_mb),
+            inputs=inputs,
+            world_size=world_size,
+            pipeline=pipeline,
+            plan=plan,
+            stop_after=stop_after,
+            print_after=print_after,
+        )
+    )
+    from autopar.view.graph_json import graph_document
+    from autopar.view.summary import print_summary, summary
+
+    document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
+    files = _pictures(document)
+    if stop_after is None:
+        files = {**_program(compiled, folder), **files}
+    written = [str(path) for path in write_folder(folder, files)]
+    if timing:
+        _print_timing(document)
+    figures = summary(document)
+    if as_json:
+        click.echo(json.dumps({"version": 1, **figures, "files": written}, indent=2))
+    elif stop_after is not None:
+        click.echo(compiled.compilation.lowered.code.strip())
+    else:
+        print_summary(figures, results(), files=written)
+
+
+def _program(compiled: Any, folder: Path) -> dict[str, str]:
+    from autopar.emit.python_file import Source, emit_python
+
+    found = compiled.found
+    source = Source(file=Path(found.script.path).resolve(), name=found.name)
+    return {
+        "transformed.py": emit_python(compiled.compilation, source=source, folder=folder.absolute()),
+        "plan.json": compiled.compilation.plan.to_json(),
+    }
+
+
+def _pictures(document: dict[str, Any]) -> dict[str, str]:
+    from autopar.view.dot import dot_text
+    from autopar.view.graph_json import write_document
+    from autopar.view.lanes import lanes_svg
+
+    return {
+        "graph.json": write_document(document),
+        "graph_before.dot": dot_text(document, graph="before"),
+        "graph_after.dot": dot_text(document, graph="after"),
+        "plan.svg": lanes_svg(document),
+    }
+
+
+def _print_timing(document: dict[str, Any]) -> None:
+    for record in document["passes"]:
+        change = f"{record['nodes_before']} -> {record['nodes_after']} nodes" if record["changed"] else "no change"
+        messages().print(f"{record['seconds'] * 1000:8.1f} ms  {record['name']}  {change}", soft_wrap=True)

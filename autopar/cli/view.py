@@ -1,0 +1,105 @@
+"""``autopar view``: a program as table, DOT, JSON or picture, from a model file or from graph.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from autopar.cli.options import compile_options, debug_option, read_options, world_size_option
+from autopar.cli.terminal import results
+from autopar.errors import UsageError
+
+__all__ = ["view"]
+
+
+@click.command()
+@click.argument("file", metavar="FILE[:NAME]|FOLDER|GRAPH.JSON")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "dot", "json", "svg"]),
+    default="table",
+    show_default=True,
+    help="How to show it.",
+)
+@click.option("--before", is_flag=True, help="The graph as it was captured (table and dot).")
+@compile_options
+@world_size_option
+@debug_option
+def view(
+    file: str,
+    form: str,
+    before: bool,
+    strategy: str | None,
+    model: str | None,
+    inputs: tuple[str, ...],
+    pipeline: str | None,
+    bucket_cap_mb: float | None,
+    pairs: tuple[str, ...],
+    world_size: int | None,
+) -> None:
+    """Show a program: of a model file, or of what transform wrote.
+
+    A model file's definitions are executed to build the model; its training code is not.
+    """
+    path = Path(file)
+    if path.is_dir() or path.suffix == ".json":
+        given = [strategy, model, inputs, pipeline, bucket_cap_mb, pairs, world_size]
+        document = _read(path, compiles=any(option not in (None, ()) for option in given))
+    else:
+        from autopar.cli.compiling import Request, compile_script
+
+        compiled = compile_script(
+            Request(
+                spec=file,
+                model=model,
+                strategy=strategy,
+                options=read_options(pairs, bucket_cap_mb),
+                inputs=inputs,
+                world_size=world_size,
+                pipeline=pipeline,
+            )
+        )
+        from autopar.view.graph_json import graph_document
+
+        document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
+    _show(document, form, "before" if before else "after")
+
+
+def _read(path: Path, *, compiles: bool) -> dict[str, Any]:
+    from autopar.view.graph_json import read_document
+
+    file = path / "graph.json" if path.is_dir() else path
+    if compiles:
+        raise UsageError(
+            f"{path} holds a finished graph, and the options given would make another.",
+            mend="Give the model's file, or leave the options out.",
+        )
+    try:
+        return read_document(file.read_text(encoding="utf-8"), name=str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            mend="Give a folder that `autopar transform` wrote, its graph.json, or a model's file.",
+        ) from None
+
+
+def _show(document: dict[str, Any], form: str, graph: str) -> None:
+    if form == "table":
+        from autopar.view.table import print_table
+
+        print_table(document, results(), graph=graph)
+    elif form == "dot":
+        from autopar.view.dot import dot_text
+
+        click.echo(dot_text(document, graph=graph), nl=False)
+    elif form == "json":
+        from autopar.view.graph_json import write_document
+
+        click.echo(write_document(document), nl=False)
+    else:
+        from autopar.view.lanes import lanes_svg
+
+        click.echo(lanes_svg(document), nl=False)

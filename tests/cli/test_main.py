@@ -1,0 +1,138 @@
+"""The command line as a whole: quick help, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopar.cli import main as module
+from autopar.cli.main import cli
+from autopar.errors import CheckFailedError
+from autopar.view.graph_json import write_document
+from tests.cli.conftest import Command
+from tests.view.documents import chain
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    """The promise is 0.3 s on an idle machine; torch alone would take over one."""
+    code = (
+        "import sys; from autopar.cli.main import main; code = main(['--help']); "
+        "sys.exit(code or ('torch' in sys.modules) * 9)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert time.perf_counter() - started < 1.5
+    assert "transform" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_of_each_command_fits_a_screen(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 60 lines on 80 columns, and no line wider than 60 columns on such a terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = command(name, "--help")
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) <= 60
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, command(name, "--help").out.splitlines())) <= 60
+
+
+def test_no_command_shows_help(command: Command) -> None:
+    """Bare ``autopar`` says what there is."""
+    ended = command()
+    assert ended.code == 0
+    assert "doctor" in ended.out
+
+
+def test_version(command: Command) -> None:
+    """Name and version, nothing else."""
+    assert command("--version").out.split()[0] == "autopar"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["transfrm"], "transfrm"),
+        (["passes", "--jsn"], "--jsn"),
+        (["transform"], "FILE[:NAME]"),
+        (["view", "x.py", "--format", "png"], "png"),
+        (["transform", "x.py", "--world-size", "many"], "many"),
+    ],
+)
+def test_usage_errors(command: Command, arguments: list[str], fact: str) -> None:
+    """One line that names what is off and where help is; exit code 2."""
+    ended = command(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("autopar: error: ")
+    assert fact in ended.err
+    assert "--help`." in ended.err
+
+
+def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def diagnose(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("autopar.cli.doctor.diagnose", diagnose)
+
+
+def test_errors_end_with_their_exit_code(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of autopar's is one line, however it was written."""
+    _raising(monkeypatch, CheckFailedError("The weights\ndiffer.", mend="Look at them."))
+    ended = command("doctor")
+    assert (ended.code, ended.err) == (1, "autopar: error: The weights differ. Look at them.\n")
+
+
+def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --debug the traceback comes first, the line stays."""
+    _raising(monkeypatch, CheckFailedError("They differ."))
+    ended = command("doctor", "--debug")
+    assert "Traceback" in ended.err
+    assert ended.err.endswith("autopar: error: They differ.\n")
+
+
+def test_defects_are_named_as_such(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw has a line of its own and no traceback."""
+    _raising(monkeypatch, KeyError("lost"))
+    ended = command("doctor")
+    assert ended.code == 1
+    assert "Unexpected KeyError: 'lost'." in ended.err
+    assert "--debug" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_interrupt(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends with 130 and without a traceback."""
+    _raising(monkeypatch, KeyboardInterrupt())
+    ended = command("doctor")
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+
+
+def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """``autopar view graph.json --format json | head -1`` says nothing about it."""
+    document = chain([f"blocks.{index}" for index in range(500)])  # more than a pipe holds
+    (tmp_path / "graph.json").write_text(write_document(document))
+    script = f"{sys.executable} -m autopar view {tmp_path} --format json | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_colour_only_on_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe there is no escape sequence, with and without NO_COLOR."""
+    assert "\x1b" not in command("--help").out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in command("transfrm").err
+
+
+def test_console_script_is_this_main() -> None:
+    """What pip installs as ``autopar`` is the function tested here."""
+    from importlib.metadata import entry_points
+
+    (script,) = [one for one in entry_points(group="console_scripts") if one.name == "autopar"]
+    assert script.load() is module.main
