@@ -82,8 +82,7 @@ class _Redirect(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        # Every torch call of the script passes here, so the common case is two look-ups: measured
-        # 2.5 us a call against 2.3 us for an empty mode (tensor of 4, one thread).
+        # Every torch call of the script passes here, so the common case is two look-ups.
         kwargs = dict(kwargs) if kwargs else {}
         if "device" in kwargs and names_cuda(kwargs["device"]):
             self.announce()

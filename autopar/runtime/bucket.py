@@ -38,7 +38,7 @@ class Bucket:
         self.slices: list[torch.Tensor] = []
         self.references = 0
         self.missing: list[int] = []
-        self.accumulator = _accumulate_node(self.parameters[0])
+        self.accumulators = [_accumulate_node(p) for p in self.parameters]
 
     def load(self, gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
         """Copies scaled gradients in; zeros where there is none. Returns the flat buffer.
@@ -97,9 +97,7 @@ class Bucket:
         flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device)
         self.flat = flat
         self.slices = (
-            list(compat.unflatten_like(flat, self.parameters))
-            if self.contiguous
-            else self._strided_views(flat)
+            list(compat.unflatten_like(flat, self.parameters)) if self.contiguous else self._strided_views(flat)
         )
         self.references = compat.storage_references(flat)
         return flat

@@ -65,7 +65,8 @@ class BucketEngine:
         ]
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
-        self._expected: dict[int, int] = {}
+        self._nested: set[int] = set()  # hook buckets that a backward inside backward contributed to
+        self._task = -1
         self._active = False
         self._forwards = 0
         self._synced_forward = True
@@ -119,16 +120,18 @@ class BucketEngine:
         self._begin_backward()
 
     def _begin_backward(self) -> None:
-        if self._active:
-            return
         # torch.autograd.grad() fills no .grad: there is nothing to finish at its end then.
-        if any(compat.accumulates_into_leaves(bucket.accumulator) for bucket in self.buckets):
-            self._active = True
-            compat.on_backward_end(self._finish)
+        if not self._active and any(
+            compat.accumulates_into_leaves(node) for bucket in self.buckets for node in bucket.accumulators
+        ):
+            self._activate()
 
-    def reduce(
-        self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]
-    ) -> Sequence[torch.Tensor | None]:
+    def _activate(self) -> None:
+        self._active = True
+        self._task = compat.graph_task()
+        compat.on_backward_end(self._finish)
+
+    def reduce(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
         if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
@@ -147,9 +150,7 @@ class BucketEngine:
             return views
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
-    def _reduce_now(
-        self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]
-    ) -> Sequence[torch.Tensor | None]:
+    def _reduce_now(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         self.collectives.all_reduce(bucket.load(gradients), self._label(bucket)).wait()
         views = bucket.views()
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
@@ -168,18 +169,22 @@ class BucketEngine:
         def note(parameter: torch.Tensor) -> None:
             if not self._synced_forward:
                 return
-            self._begin_backward()
-            self._fired[index] = self._fired.get(index, 0) + 1
+            if not self._active:
+                self._activate()
+            if compat.graph_task() != self._task:
+                self._nested.add(index)
             if index in self._loaded:
                 raise RuntimeStateError(
                     f"Step {self.steps}: a parameter of bucket {index} ({_names(bucket)}) got another gradient "
                     "after its bucket was sent.",
-                    why="The opaque module that owns it ran more often than in the steps before.",
-                    mend="Let every step use that module alike, or use static code for it.",
+                    why="The opaque module that owns it began to checkpoint after the first step.",
+                    mend="Let the first step use that module as the later ones do.",
                 )
-            # Only what earlier steps taught tells that no further gradient will come: an opaque
-            # region may use a parameter several times (reentrant checkpointing does).
-            if self._forwards == 1 and self._fired[index] == self._expected.get(index):
+            self._fired[index] = self._fired.get(index, 0) + 1
+            # One backward accumulates into a parameter once, however often it was used; only a
+            # backward inside it (reentrant checkpointing) comes on top, which the first step shows.
+            settled = self.steps > 0 and index not in self._nested and self._forwards == 1
+            if settled and self._fired[index] == len(bucket.parameters):
                 self._load_from_grad(bucket)
                 self._launch_ready()
 
@@ -208,10 +213,7 @@ class BucketEngine:
             if local is not None:
                 bucket.store(local)
             elif bucket.missing:
-                bucket.store(
-                    [None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)]
-                )
-        self._expected |= self._fired
+                bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
         self.steps += 1
         self._reset()
         if self.after_backward is not None:
