@@ -70,15 +70,23 @@ class Body:
         if node.target is operator.setitem and not node.users:
             target, value = self.operations.item_assignment(node)
             return render(value, indent=_INDENT, before=f"{target} = ")
+        if node.users and node.target in IN_PLACE and node.op == "call_function":
+            return self._in_place(node)
         value = self.operations.expression(node)
         if not node.users and node.op != "get_attr" and not isinstance(value, str):
             return render(value, indent=_INDENT)
-        held = self.variables.names.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         names = self.variables.bind(node)
-        if node.target in IN_PLACE and node.op == "call_function" and names == [held]:
-            change = self.operations.write.expression(node.args[1])
-            return render(change, indent=_INDENT, before=f"{held} {IN_PLACE[node.target]} ")
         return assign(names, value, indent=_INDENT, unpack=node in self.layout.unpacked)
+
+    def _in_place(self, node: fx.Node) -> list[str]:
+        """``x += y`` where the result takes over the variable, else ``z = operator.iadd(x, y)``."""
+        owner, change = node.args
+        held = self.variables.names.get(owner) if isinstance(owner, fx.Node) else None
+        names = self.variables.bind(node)
+        if names != [held]:
+            return assign(names, self.operations.expression(node), indent=_INDENT)
+        value = self.operations.write.expression(change)
+        return render(value, indent=_INDENT, before=f"{held} {IN_PLACE[node.target]} ")
 
     def _region(self, node: fx.Node) -> str | None:
         """Path of the user's innermost module around a node; torch's own modules are operations."""

@@ -87,6 +87,17 @@ def test_item_assignment_is_a_statement() -> None:
     assert "    clone[:, 0] = self.weight\n    return clone.neg()\n" in emit_forward(unary(build))
 
 
+def test_an_in_place_operator_keeps_both_values_apart() -> None:
+    """Its result has another variable than its operand, which may still be used."""
+
+    def build(graph: fx.Graph, x: fx.Node, weight: fx.Node) -> fx.Node:
+        changed = graph.call_function(operator.iadd, (x, weight))
+        return graph.call_function(torch.add, (changed, x))
+
+    text = emit_forward(unary(build))
+    assert "    iadd = operator.iadd(x, self.weight)\n    return torch.add(iadd, x)\n" in text
+
+
 def test_effects_without_a_result_are_kept() -> None:
     """A call that nobody uses may draw random numbers or write in place; an operator needs a name."""
 
