@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_ranks_measure_a_workload(tmp_path: Path) -> None:
     """A short run prints the table and writes all steps as JSON; no file of its own stays behind."""
     temporary = tmp_path / "temporary"

@@ -66,6 +66,7 @@ def test_sample_continues_its_start() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("launcher", [(), ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")])
 def test_script_runs(launcher: tuple[str, ...]) -> None:
     """The script trains as it is, alone and under torchrun, and prints its result once."""
