@@ -5,15 +5,20 @@ Checked on torch 2.13.0 (CPU). Written for 2.11 to 2.13. When a name moves, mend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 __all__ = [
     "accumulates_into_leaves",
+    "before_custom_functions",
+    "has_global_module_hooks",
     "has_module_hooks",
     "is_parametrized",
     "on_backward_end",
@@ -42,19 +47,19 @@ def unflatten_like(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> Sequence
     The views carry no Python reference of ours, so autograd's AccumulateGrad may keep them as
     ``.grad`` without a copy.
     """
-    views: Sequence[torch.Tensor] = torch._C._nn.unflatten_dense_tensors(flat, like)
+    views: Sequence[torch.Tensor] = torch._C._nn.unflatten_dense_tensors(flat, list(like))
     return views
 
 
 def storage_references(tensor: torch.Tensor) -> int:
     """How many tensors (and other owners) share the tensor's storage."""
-    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
+    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return count
 
 
 def on_backward_end(callback: Callable[[], None]) -> None:
     """Calls ``callback`` once at the end of the backward that is running now."""
-    torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
+    torch.autograd.Variable._execution_engine.queue_callback(callback)
 
 
 def accumulates_into_leaves(accumulator: Any) -> bool:
@@ -64,7 +69,7 @@ def accumulates_into_leaves(accumulator: Any) -> bool:
     ``backward(inputs=...)`` leaves the parameter out.
     """
     try:
-        return bool(torch._C._will_engine_execute_node(accumulator))  # type: ignore[attr-defined]
+        return bool(torch._C._will_engine_execute_node(accumulator))
     except RuntimeError:  # raised for a leaf under torch.autograd.grad()
         return False
 
@@ -72,10 +77,7 @@ def accumulates_into_leaves(accumulator: Any) -> bool:
 def has_module_hooks(module: nn.Module) -> bool:
     """Whether calling the module runs anything besides its ``forward``."""
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
@@ -103,7 +105,12 @@ def runs_user_hooks(parameter: nn.Parameter) -> bool:
 
 def is_dense(tensor: torch.Tensor) -> bool:
     """Whether the tensor's elements fill its memory without gaps or overlaps, in any order of dims."""
-    return bool(torch._prims_common.is_non_overlapping_and_dense(tensor))
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return tensor.numel() == 0
+        expected *= size
+    return True
 
 
 def replica_of_module(module: nn.Module) -> nn.Module:
@@ -113,3 +120,83 @@ def replica_of_module(module: nn.Module) -> nn.Module:
     """
     replica: nn.Module = module._replicate_for_data_parallel()
     return replica
+
+
+def has_global_module_hooks() -> bool:
+    """Whether somebody hooked all modules at once (``nn.modules.module.register_module_*_hook``)."""
+    hooks = nn.modules.module
+    return bool(
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
+    )
+
+
+@contextmanager
+def before_custom_functions(callback: Callable[[], None]) -> Iterator[None]:
+    """Within this block ``callback`` runs before every custom ``autograd.Function``.
+
+    Also before those whose ``apply`` was bound to a name earlier, which replacing ``Function.apply``
+    misses: each call asks whether the class has a ``setup_context``.
+    """
+    module: Any = torch.autograd.function
+    original = getattr(module, "_is_setup_context_defined", None)
+    if original is None:
+        yield
+        return
+
+    def asked(function: Any) -> Any:
+        callback()
+        return original(function)
+
+    module._is_setup_context_defined = asked
+    try:
+        yield
+    finally:
+        module._is_setup_context_defined = original
+
+
+@contextmanager
+def without_accumulate_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within this block the parameters' post-accumulate-grad hooks (optimizers in backward) do not run."""
+    registries = [p._post_accumulate_grad_hooks for p in parameters if p._post_accumulate_grad_hooks]
+    kept = [dict(registry) for registry in registries]
+    for registry in registries:
+        registry.clear()
+    try:
+        yield
+    finally:
+        for registry, hooks in zip(registries, kept, strict=True):
+            registry.update(hooks)
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts floating-point operations with the formulas of ``torch.utils.flop_counter``.
+
+    That module's own mode imports dynamo when it is first entered, because torch hides each dispatch
+    mode from dynamo; this takes over a second on torch 2.13 and nothing here is compiled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Whether the module is a batch or instance norm of torch's, or a subclass: forward may write its buffers."""
+    return isinstance(module, nn.modules.batchnorm._NormBase)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
@@ -23,6 +25,8 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, *, group: str) -> None:
         self.kind, self.group = kind, group
         self._added: dict[str, T] = {}
+        self._found: dict[str, list[EntryPoint]] = {}
+        self._places: object = None
 
     def add(self, name: str, value: T) -> None:
         """Makes ``value`` known as ``name`` in this process.
@@ -54,9 +58,15 @@ class Registry(Generic[T]):
         """
         if name in self._added:
             return self._added[name]
-        point = self._advertised().get(name)
-        if point is None:
+        points = self._advertised().get(name)
+        if points is None:
             raise UnknownNameError(self.kind, name, self.names())
+        if len(points) > 1:
+            raise UsageError(
+                f"The {self.kind} {name!r} is advertised by several packages: {self.origin(name)}.",
+                mend="Remove all but one of them; nobody could say which one would run.",
+            )
+        (point,) = points
         try:
             return cast("T", point.load())
         except (ImportError, AttributeError) as error:
@@ -69,10 +79,29 @@ class Registry(Generic[T]):
         """The package that an object comes from, such as ``"autopar 0.1.0"``."""
         if name in self._added:
             return str(getattr(self._added[name], "__module__", "this process"))
-        point = self._advertised().get(name)
-        if point is None or point.dist is None:
-            return "this process"
-        return f"{point.dist.name} {point.dist.version}"
+        points = self._advertised().get(name, [])
+        return " and ".join(_package(point) for point in points) or "this process"
 
-    def _advertised(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _advertised(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; read again when a folder of ``sys.path`` changed, as installing does.
+
+        Reading the metadata of all packages takes 10 to 30 ms, and a compilation looks up a dozen names.
+        """
+        places = [(folder, _modified(folder)) for folder in sys.path]
+        if places != self._places:
+            found: dict[str, list[EntryPoint]] = {}
+            for point in entry_points(group=self.group):
+                found.setdefault(point.name, []).append(point)
+            self._found, self._places = found, places
+        return self._found
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:  # sys.path may name what does not exist
+        return -1

@@ -127,14 +127,30 @@ class Signature:
         leaves, _ = compat.tree_flatten((tuple(args), dict(kwargs)))
         return [leaf for index, leaf in enumerate(leaves) if index not in self.constants]
 
+    @property
+    def complete(self) -> bool:
+        """Whether inputs and constants are all that a call consists of: no argument is another object."""
+        leaves: int = self.in_spec.num_leaves
+        return leaves == len(self.inputs) + len(self.constants)
+
+    def call(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` of the user's call, from the graph's flat inputs: ``flatten`` undone."""
+        assert self.complete, "the call has arguments that the signature does not keep"
+        args, kwargs = compat.tree_unflatten(_filled(leaves, self.constants), self.in_spec)
+        return args, kwargs
+
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The user's output structure, from the graph's flat outputs."""
-        if not self.out_constants:
-            return compat.tree_unflatten(leaves, self.out_spec)
-        rest = iter(leaves)
-        total = len(leaves) + len(self.out_constants)
-        filled = [self.out_constants[i] if i in self.out_constants else next(rest) for i in range(total)]
-        return compat.tree_unflatten(filled, self.out_spec)
+        return compat.tree_unflatten(_filled(leaves, self.out_constants), self.out_spec)
+
+
+def _filled(leaves: Sequence[Any], constants: Mapping[int, Any]) -> Sequence[Any]:
+    """All leaves, from those that flow and those that are constant."""
+    if not constants:
+        return leaves
+    flowing = iter(leaves)
+    total = len(leaves) + len(constants)
+    return [constants[index] if index in constants else next(flowing) for index in range(total)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -208,10 +224,8 @@ class Program:
         """A copy whose graph can be changed without changing this one's; state is shared."""
         graph = fx.Graph()
         copied: dict[fx.Node, fx.Node] = {}
-        result = graph.graph_copy(self.graph, copied, return_output_node=True)
-        if result is not None:
-            value, old = result
-            assert isinstance(old, fx.Node)
+        value = graph.graph_copy(self.graph, copied)
+        for old in self.find("output"):
             graph.output(value, type_expr=old.type).meta = dict(old.meta)
         module = fx.GraphModule(self.graph_module, graph, class_name=type(self.graph_module).__name__)
         return dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))

@@ -1,13 +1,14 @@
 """The gate: one step of the captured program against one step of the eager model.
 
-Outputs, every gradient, every buffer and the random streams must agree before a program is used.
-On CPU they must agree bit for bit, since both run the same operations in the same order; elsewhere
-within ``RELATIVE_TOLERANCE``, because atomics make even two eager steps differ.
+Outputs, every gradient, every buffer, what the forward did to its inputs and attributes, and the
+random streams must agree before a program is used. On CPU they must agree bit for bit, since both
+run the same operations in the same order; elsewhere within ``RELATIVE_TOLERANCE``, because atomics
+make even two eager steps differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.capture.state import preserved
+from autopar.capture.call import Call, fresh
+from autopar.capture.state import ModelState, RandomStreams
 from autopar.program import Program
 
 __all__ = ["Step", "compare", "eager_step", "program_step"]
@@ -24,82 +26,185 @@ SEED = 20_230
 RELATIVE_TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one forward and backward left behind."""
+    """What one forward and backward left behind.
 
-    outputs: list[Any]
-    gradients: dict[str, torch.Tensor | None]
-    buffers: dict[str, torch.Tensor]
-    random: torch.Tensor
+    Attributes:
+        structure: pytree structure of the result.
+        outputs: its leaves, detached.
+        differentiable: for each leaf, whether it requires a gradient.
+        inputs: the input tensors after the step.
+        gradients: by parameter; None where there is no path.
+        failure: what backward raised instead of giving gradients; empty where it did not.
+        buffers: by name.
+        changed: modules and the names of what the forward changed in them.
+        random: the random streams after the forward.
+    """
+
+    structure: Any
+    outputs: Sequence[Any]
+    differentiable: Sequence[bool]
+    inputs: Sequence[torch.Tensor]
+    gradients: Mapping[str, torch.Tensor | None]
+    failure: str
+    buffers: Mapping[str, torch.Tensor]
+    changed: Mapping[nn.Module, Sequence[str]]
+    random: RandomStreams
 
 
-def eager_step(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Step:
-    """One step of the user's model as it is; what it raises is the model's own error."""
-    forward = compat.original_class(model).forward if "forward" not in vars(model) else model.forward
-    bound = (model,) if "forward" not in vars(model) else ()
+def eager_step(model: nn.Module, call: Call, state: ModelState) -> Step:
+    """One step of the user's model as it is.
 
-    def run() -> list[Any]:
-        return compat.tree_flatten(forward(*bound, *args, **kwargs))[0]
+    Raises:
+        Exception: what its forward raises, unchanged.
+    """
+    own = vars(model).get("forward")
 
-    return _step(model, run)
+    def forward(inputs: Sequence[torch.Tensor]) -> Any:
+        args, kwargs = call.fill(inputs)
+        if own is not None:
+            return own(*args, **kwargs)
+        return compat.original_class(model).forward(model, *args, **kwargs)
+
+    return _step(model, call, state, forward)
 
 
-def program_step(program: Program) -> Step:
-    """The same step of a captured program, on its example inputs."""
+def program_step(program: Program, call: Call, state: ModelState) -> Step:
+    """The same step of a captured program."""
 
-    def run() -> list[Any]:
-        leaves = program.graph_module.forward(*program.example)
-        return compat.tree_flatten(program.signature.unflatten(leaves))[0]
+    def forward(inputs: Sequence[torch.Tensor]) -> Any:
+        return program.signature.unflatten(program.graph_module.forward(*inputs))
 
-    return _step(program.model, run)
+    return _step(program.model, call, state, forward)
 
 
 def compare(eager: Step, captured: Step) -> str | None:
     """The first difference in words, or None when the steps agree."""
+    return next(_differences(eager, captured), None)
+
+
+def _differences(eager: Step, captured: Step) -> Iterator[str]:
     if len(eager.outputs) != len(captured.outputs):
-        return f"it returned {len(captured.outputs)} values instead of {len(eager.outputs)}"
+        yield f"it returned {len(captured.outputs)} values instead of {len(eager.outputs)}"
+        return
+    if eager.structure != captured.structure:
+        yield "it returned another structure than eager"
     for index, (one, other) in enumerate(zip(eager.outputs, captured.outputs, strict=True)):
         if not _agree(one, other):
-            return f"output {index} differed from eager"
+            yield f"output {index} differed from eager"
+        if eager.differentiable[index] != captured.differentiable[index]:
+            yield f"output {index} requires a gradient in one of the two only"
+    if eager.failure != captured.failure:
+        yield f"its backward raised {captured.failure or 'nothing'} where eager raised {eager.failure or 'nothing'}"
     for name, gradient in eager.gradients.items():
         if not _agree(gradient, captured.gradients[name]):
-            return f"the gradient of {name!r} differed from eager"
+            yield f"the gradient of {name!r} differed from eager"
     for name, buffer in eager.buffers.items():
         if not _agree(buffer, captured.buffers[name]):
-            return f"the buffer {name!r} differed from eager"
-    if not torch.equal(eager.random, captured.random):
-        return "it drew other random numbers than eager"
-    return None
+            yield f"the buffer {name!r} differed from eager"
+    for index, (one, other) in enumerate(zip(eager.inputs, captured.inputs, strict=True)):
+        if not _agree(one, other):
+            yield f"it left other values in its input {index} than eager"
+    if eager.changed != captured.changed:
+        yield "it changed other attributes of the model than eager"
+    if eager.random != captured.random:
+        yield "it drew other random numbers than eager"
 
 
-def _step(model: nn.Module, run: Any) -> Step:
+def _step(model: nn.Module, call: Call, state: ModelState, forward: Callable[[Sequence[torch.Tensor]], Any]) -> Step:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with preserved(model, seed=SEED), torch.enable_grad():
-        outputs = run()
-        random = torch.random.get_rng_state()
-        differentiable = [leaf for leaf in outputs if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-        gradients: dict[str, torch.Tensor | None] = dict.fromkeys(trainable)
-        if differentiable and trainable:
-            found = torch.autograd.grad(
-                differentiable,
-                list(trainable.values()),
-                [_seed_gradient(leaf) for leaf in differentiable],
-                allow_unused=True,
-            )
-            gradients = dict(zip(trainable, found, strict=True))
-        return Step(
-            outputs=[leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs],
-            gradients=gradients,
-            buffers={name: buffer.detach().clone() for name, buffer in model.named_buffers()},
-            random=random,
-        )
+    streams = RandomStreams()
+    streams.seed(SEED)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = fresh(call.tensors)
+            outputs, structure = compat.tree_flatten(forward(inputs))
+            random = RandomStreams()
+            gradients, failure = _gradients(outputs, trainable)
+        buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+        differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
+        # An output may be memory of the model's that is put back below.
+        outputs = [leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]
+    finally:
+        streams.restore()
+        changed = state.restore()
+    return Step(
+        structure=structure,
+        outputs=outputs,
+        differentiable=differentiable,
+        inputs=[tensor.detach() for tensor in inputs],
+        gradients=gradients,
+        failure=failure,
+        buffers=buffers,
+        changed=changed,
+        random=random,
+    )
 
 
-def _seed_gradient(output: torch.Tensor) -> torch.Tensor:
-    """A gradient that no symmetry of the model cancels: all ones would, after a normalisation."""
-    ramp = torch.linspace(0.5, 1.5, max(output.numel(), 1), device=output.device)[: output.numel()]
-    return ramp.to(output.dtype).reshape(output.shape)
+def _gradients(
+    outputs: Sequence[Any], trainable: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, torch.Tensor | None], str]:
+    """Every parameter's gradient, and what backward raised if it did: that is no reason to stop here."""
+    nothing: dict[str, torch.Tensor | None] = dict.fromkeys(trainable)
+    loss = _loss(outputs)
+    if loss is None or not trainable:
+        return nothing, ""
+    parameters = list(trainable.values())
+    differentiate = _through_grad if _checkpoints_reentrantly(loss) else _beside_grad
+    try:
+        found = differentiate(loss, parameters)
+    except Exception as error:
+        return nothing, type(error).__name__
+    return dict(zip(trainable, found, strict=True)), ""
+
+
+def _loss(outputs: Sequence[Any]) -> torch.Tensor | None:
+    """A scalar whose gradient no symmetry of the model cancels: a plain sum would, after a normalisation.
+
+    A scalar, because ``backward`` with given output gradients imports sympy (over a second, torch 2.13).
+    """
+    total: torch.Tensor | None = None
+    for leaf in outputs:
+        if not isinstance(leaf, torch.Tensor) or not leaf.requires_grad:
+            continue
+        dense = leaf if leaf.layout == torch.strided else leaf.to_dense()
+        ramp = torch.linspace(0.5, 1.5, max(dense.numel(), 1), device=dense.device)[: dense.numel()]
+        term = (dense * ramp.to(dense.dtype).reshape(dense.shape)).sum()
+        term = (term.real + term.imag) if term.is_complex() else term
+        total = term.double().cpu() if total is None else total + term.double().cpu()
+    return total
+
+
+def _beside_grad(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[torch.Tensor | None]:
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+def _through_grad(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[torch.Tensor | None]:
+    """By way of ``.grad``, which is put back: reentrant checkpointing accepts nothing else."""
+    kept = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        with compat.without_accumulate_hooks(parameters):
+            loss.backward()
+        return [parameter.grad for parameter in parameters]
+    finally:
+        for parameter, gradient in zip(parameters, kept, strict=True):
+            parameter.grad = gradient
+
+
+def _checkpoints_reentrantly(loss: torch.Tensor) -> bool:
+    waiting, seen = [loss.grad_fn], set()
+    while waiting:
+        function = waiting.pop()
+        if function is None or function in seen:
+            continue
+        if type(function).__name__ == "CheckpointFunctionBackward":
+            return True
+        seen.add(function)
+        waiting += [source for source, _ in function.next_functions]
+    return False
 
 
 def _agree(one: Any, other: Any) -> bool:
@@ -109,5 +214,10 @@ def _agree(one: Any, other: Any) -> bool:
         return False
     if one.layout != torch.strided:
         one, other = one.to_dense(), other.to_dense()
-    tolerance = 0.0 if one.device.type == "cpu" else RELATIVE_TOLERANCE
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+    if one.device.type == "cpu" or not (one.is_floating_point() or one.is_complex()):
+        return bool(torch.equal(one, other)) or _equal_but_for_nan(one, other)
+    return torch.allclose(one, other, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE, equal_nan=True)
+
+
+def _equal_but_for_nan(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(((one == other) | ((one != one) & (other != other))).all())

@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from autopar import compat
+from autopar.capture.call import Call
 from autopar.capture.gate import compare, eager_step, program_step
-from autopar.capture.inputs import split
 from autopar.capture.opaque import wrap_opaque
-from autopar.capture.symbolic import UntraceableError, trace_symbolic
+from autopar.capture.source import failing_line
+from autopar.capture.state import ModelState
+from autopar.capture.symbolic import refusal, trace_symbolic
 from autopar.errors import ModelError
 from autopar.program import Program, Remark
 
@@ -25,7 +27,7 @@ def capture(
 
     Tries the symbolic front end, compares one step of what it made with one step of the eager
     model, and falls back to the whole model as one opaque call where they differ. The model, its
-    buffers, gradients and all random streams are left as they were.
+    buffers, gradients, the inputs and all random streams are left as they were.
 
     Args:
         model: any module that runs eagerly on the sample call.
@@ -36,40 +38,41 @@ def capture(
         ModelError: the model has parameters that are not materialised (lazy modules).
         Exception: whatever the model itself raises on this call, unchanged.
     """
-    kwargs = kwargs or {}
     _refuse_lazy(model)
-    in_spec, tensors, constants, foreign = split(args, kwargs)
-    eager = eager_step(model, args, kwargs) if gate else None
-
-    def opaque(reason: str) -> Program:
-        return wrap_opaque(model, in_spec=in_spec, tensors=tensors, constants=constants, reason=reason)
-
-    if foreign:
-        kinds = ", ".join(sorted({type(value).__name__ for _, value in foreign}))
-        return opaque(f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+    call = Call.of(args, kwargs or {})
+    if call.foreign:  # and not run either: a cache, say, would be written to
+        kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
+        return wrap_opaque(model, call, f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+    state = ModelState(model)
+    eager = eager_step(model, call, state) if gate else None
+    if compat.has_global_module_hooks():
+        return wrap_opaque(model, call, "hooks are registered on all modules")
     try:
-        program = trace_symbolic(
-            model, args, kwargs, in_spec=in_spec, tensors=tensors, constants=constants
-        )
-    except UntraceableError as error:
-        return opaque(str(error))
+        program = trace_symbolic(model, call, state)
+    except Exception as error:
+        return wrap_opaque(model, call, refusal(error), source=failing_line(error))
     if eager is None:
         return program
     try:
-        difference = compare(eager, program_step(program))
+        difference = compare(eager, program_step(program, call, state))
     except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
-        difference = f"the captured graph raised {type(error).__name__}: {str(error).splitlines()[0]}"
+        difference = f"the captured graph raised {_one_line(error)}"
     if difference is not None:
-        return opaque(f"the gate refused the symbolic capture, because {difference}")
+        return wrap_opaque(model, call, f"the gate refused the symbolic capture, because {difference}")
     program.remarks.append(
         Remark(
             kind="passed",
             stage="capture",
-            message=f"{compat.original_class(model).__name__} was captured by the symbolic front end: one step "
-            "equals eager in outputs, gradients, buffers and random numbers.",
+            message=f"{program.name} was captured by the symbolic front end: one step equals eager in outputs, "
+            "gradients, buffers and random numbers.",
         )
     )
     return program
+
+
+def _one_line(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0].rstrip(": .")
 
 
 def _refuse_lazy(model: nn.Module) -> None:
@@ -81,5 +84,3 @@ def _refuse_lazy(model: nn.Module) -> None:
             why="A plan needs every size.",
             mend="Run the model once on a sample input first, or give the sizes in the constructor.",
         )
-
-

@@ -1,84 +1,234 @@
-"""Leaves a user's model as it was: buffers, Python attributes, gradients and random streams."""
+"""Leaves a user's model as it was: tensors, Python attributes, gradients and random streams."""
 
 from __future__ import annotations
 
+import functools
 import operator
+import random
+import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["attribute_changes", "preserved", "restore_attributes", "snapshot_attributes"]
-
-AttributeSnapshot = dict[nn.Module, tuple[dict[str, Any], dict[str, Any]]]
+__all__ = ["ModelState", "RandomStreams", "preserved"]
 
 
 @contextmanager
 def preserved(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     """Runs the block and then puts the model's state and all random streams back.
 
-    Buffers get their values back, attributes their objects, and the CPU's and every CUDA device's
-    generator its state. Parameters are not copied: the block must not write to them.
+    Parameters, buffers and other tensors of the model get their values back, attributes and
+    containers their objects, and every generator (Python's, NumPy's, torch's on all devices) its state.
 
     Args:
         model: whose state to keep.
         seed: seed for the block's own random streams; None lets it go on with the current ones.
     """
-    attributes = snapshot_attributes(model)
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda):
+    state, streams = ModelState(model), RandomStreams()
+    try:
         if seed is not None:
-            torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            restore_attributes(attributes)
+            streams.seed(seed)
+        yield
+    finally:
+        streams.restore()
+        state.restore()
+
+
+class ModelState:
+    """All that a forward could change of a module tree, to be compared with and put back.
+
+    Covers every module's attributes, lists, dicts, sets and plain objects that hang on them (two
+    objects deep: a counter in a statistics object is state, a training framework behind a
+    back-reference is not ours to walk), and the value of every tensor found on the way, parameters
+    included. Costs one copy of the model's tensors.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._holders: dict[int, _Holder] = {}
+        self._values: dict[int, _Value | _Stream] = {}
+        self._visited: set[int] = set()
+        for module in model.modules():
+            self._module(module, module)
+
+    def restore(self) -> dict[nn.Module, list[str]]:
+        """Puts back what changed, and only that.
+
+        Returns:
+            Modules with the names of those of their attributes that were not as they had been.
+        """
+        found: dict[nn.Module, set[str]] = {}
+        for part in (*self._holders.values(), *self._values.values()):
+            for changed in part.restore():
+                for module, attribute in part.owners:
+                    found.setdefault(module, set()).add(attribute or changed)
+        return {module: sorted(names) for module, names in found.items()}
+
+    def _module(self, module: nn.Module, owner: nn.Module) -> None:
+        if id(module) in self._visited:
+            return
+        self._visited.add(id(module))
+        attributes = vars(module)
+        self._holders[id(attributes)] = _Holder(attributes, attributes.copy(), [(owner, "")])
+        for name, value in attributes.items():
+            # Registries of hooks are empty nearly always, and nobody registers hooks in forward.
+            if value is not None and type(value) not in _ATOMS and not (name in _REGISTRIES and not value):
+                self._value(value, owner, name, depth=0)
+
+    def _value(self, value: Any, owner: nn.Module, name: str, *, depth: int) -> None:
+        kind = type(value)
+        if kind in _ATOMS:
+            return
+        known = self._holders.get(id(value)) or self._values.get(id(value))
+        if known is not None:
+            known.owners.append((owner, name))
+        elif isinstance(value, torch.Tensor):
+            if _copies(value):
+                self._values[id(value)] = _Value(value, value.detach().clone(), [(owner, name)])
+        elif isinstance(value, torch.Generator):
+            self._values[id(value)] = _Stream(value, value.get_state(), [(owner, name)])
+        elif isinstance(value, nn.Module):
+            self._module(value, owner)
+        elif isinstance(value, (list, dict, set, deque)):
+            self._holders[id(value)] = _Holder(value, value.copy(), [(owner, name)])
+            items = value.values() if isinstance(value, dict) else value
+            if len(value) <= _WALKED:
+                for item in items:
+                    if type(item) not in _ATOMS:
+                        self._value(item, owner, name, depth=depth)
+        elif isinstance(value, tuple):
+            for item in value:
+                self._value(item, owner, name, depth=depth)
+        elif depth < 2 and _is_plain(value) and id(value) not in self._visited:
+            self._visited.add(id(value))
+            attributes = vars(value)
+            self._holders[id(value)] = _Holder(attributes, attributes.copy(), [(owner, name)])
+            for item in attributes.values():
+                self._value(item, owner, name, depth=depth + 1)
+
+
+@dataclass(slots=True)
+class _Holder:
+    """A container and what it held; an owner with the attribute ``""`` holds the container's keys themselves."""
+
+    live: Any
+    content: Any
+    owners: list[tuple[nn.Module, str]]
+
+    def restore(self) -> list[str]:
+        live, content = self.live, self.content
+        if _same_items(live, content):
+            return []
+        changed = ["items"]
+        if isinstance(live, dict):
+            keys = dict.fromkeys([*live, *content])
+            changed = [str(key) for key in keys if live.get(key, _GONE) is not content.get(key, _GONE)]
+        live.clear()
+        if isinstance(live, (list, deque)):
+            live.extend(content)
+        else:
+            live.update(content)
+        return changed or ["order"]
+
+
+@dataclass(slots=True)
+class _Value:
+    """A tensor and the value it had."""
+
+    live: torch.Tensor
+    value: torch.Tensor
+    owners: list[tuple[nn.Module, str]]
+
+    def restore(self) -> list[str]:
+        # Only where it changed: writing would make autograd distrust what it saved of it before.
+        if self.live.shape != self.value.shape or self.live.dtype != self.value.dtype:
+            self.live.data = self.value.clone()
+        elif not torch.equal(self.live, self.value):
             with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+                self.live.copy_(self.value)
+        else:
+            return []
+        return ["value"]
 
 
-def snapshot_attributes(model: nn.Module) -> AttributeSnapshot:
-    """Every attribute of every submodule, and the content of those that are plain containers."""
-    snapshot: AttributeSnapshot = {}
-    for module in model.modules():
-        attributes = vars(module).copy()
-        contents = {name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS}
-        snapshot[module] = (attributes, contents)
-    return snapshot
+@dataclass(slots=True)
+class _Stream:
+    """A generator of the model's own and the state it had."""
+
+    live: torch.Generator
+    state: torch.Tensor
+    owners: list[tuple[nn.Module, str]]
+
+    def restore(self) -> list[str]:
+        if torch.equal(self.live.get_state(), self.state):
+            return []
+        self.live.set_state(self.state)
+        return ["state"]
 
 
-def attribute_changes(snapshot: AttributeSnapshot) -> dict[nn.Module, list[str]]:
-    """Modules with the names of the attributes that were rebound, added, removed or changed in place."""
-    changes: dict[nn.Module, list[str]] = {}
-    for module, (before, contents) in snapshot.items():
-        now = vars(module)
-        changed = [name for name, value in contents.items() if not _same_items(before[name], value)]
-        if not _same_items(now, before):
-            names = now.keys() | before.keys()
-            changed += [name for name in names if now.get(name, _GONE) is not before.get(name, _GONE)]
-        if changed:
-            changes[module] = sorted(set(changed))
-    return changes
+class RandomStreams:
+    """The state of every random generator of this process: Python's, NumPy's and torch's."""
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        numpy = _numpy_random()
+        self._numpy = None if numpy is None else numpy.get_state()
+
+    def seed(self, seed: int) -> None:
+        """Starts all streams anew from ``seed``."""
+        random.seed(seed)
+        torch.manual_seed(seed)
+        numpy = _numpy_random()
+        if numpy is not None:
+            numpy.seed(seed)
+
+    def restore(self) -> None:
+        """Puts every stream back."""
+        random.setstate(self._python)
+        torch.set_rng_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+        numpy = _numpy_random()
+        if numpy is not None and self._numpy is not None:
+            numpy.set_state(self._numpy)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RandomStreams) and self._comparable() == other._comparable()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _comparable(self) -> tuple[Any, ...]:
+        numpy = () if self._numpy is None else (self._numpy[1].tobytes(), *self._numpy[2:])
+        torches = tuple(state.numpy().tobytes() for state in (self._torch, *self._cuda))
+        return (self._python, numpy, torches)
 
 
-def restore_attributes(snapshot: AttributeSnapshot) -> None:
-    """Puts every attribute back to the object, and every container to the content, that it had."""
-    for module, (before, contents) in snapshot.items():
-        now = vars(module)
-        if not _same_items(now, before):
-            now.clear()
-            now.update(before)
-        for name, content in contents.items():
-            if not _same_items(before[name], content):
-                _refill(before[name], content)
+def _numpy_random() -> Any:
+    """NumPy's module of global random functions, if the program has imported it."""
+    return sys.modules.get("numpy.random")
 
 
-_CONTAINERS = (list, dict, set)
+_ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+_REGISTRIES = frozenset(vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules"})
+_DEFINITIONS = (type, ModuleType, FunctionType, MethodType, functools.partial)
+_WALKED = 1_000  # items of a container that are looked into; a vocabulary holds no state
 _GONE = object()
+
+
+def _is_plain(value: Any) -> bool:
+    """An instance of somebody's class whose state is its ``__dict__``."""
+    return (
+        type(getattr(value, "__dict__", None)) is dict
+        and not isinstance(value, _DEFINITIONS)
+        and not type(value).__module__.startswith(("torch.", "builtins", "threading", "logging"))
+    )
 
 
 def _same_items(one: Any, other: Any) -> bool:
@@ -92,9 +242,7 @@ def _same_items(one: Any, other: Any) -> bool:
     return all(map(operator.is_, one, other))
 
 
-def _refill(value: Any, content: Any) -> None:
-    value.clear()
-    if isinstance(value, list):
-        value.extend(content)
-    else:
-        value.update(content)
+def _copies(tensor: torch.Tensor) -> bool:
+    """Whether the tensor has a value that can be copied and compared."""
+    plain = type(tensor) in (torch.Tensor, nn.Parameter)
+    return plain and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized

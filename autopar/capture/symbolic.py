@@ -3,126 +3,112 @@
 The user's modules are traced through; a module whose forward cannot be traced exactly stays one
 call, and so does every module of ``torch.nn`` (the pass ``inline-modules`` opens those that are
 pure). What fx would get wrong without a word is turned into a refusal of that module instead: see
-``_Watch`` and ``docs/capture.md``.
+``autopar.capture.watch`` and ``autopar.capture.recorded``.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from autopar import compat
-from autopar.capture.state import attribute_changes, restore_attributes, snapshot_attributes
-from autopar.program import NodeInfo, Program, Remark, Signature, SourceLine, annotate
+from autopar.capture.aliasing import base_of, written_by
+from autopar.capture.call import Call
+from autopar.capture.recorded import RecordedValue, UntraceableError
+from autopar.capture.source import calling_line, failing_line
+from autopar.capture.state import ModelState, RandomStreams
+from autopar.capture.watch import Watch, ambient_modes
+from autopar.program import NodeInfo, Program, Remark, Signature, SourceLine, annotate, info
 
-__all__ = ["UntraceableError", "trace_symbolic"]
+__all__ = ["refusal", "trace_symbolic"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-_FACTORIES = (
-    "arange", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randint",
-    "randn", "randperm", "scalar_tensor", "tensor", "zeros",
-)  # fmt: skip
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
-class UntraceableError(Exception):
-    """Tracing this region would not be exact; the message is the reason."""
+def trace_symbolic(model: nn.Module, call: Call, state: ModelState) -> Program:
+    """Traces the model on symbolic stand-ins for the call's tensors.
 
-
-class _Watch:
-    """Notices what a region does that a graph would not show.
-
-    Within ``watching()``: reads of ``module.training`` are recorded (the graph is exact for that
-    mode only); tensor factories become nodes, so that nothing random or mutable is baked in; custom
-    ``autograd.Function``s and saved-tensor hooks (checkpointing) refuse the region that uses them.
-    """
-
-    def __init__(self) -> None:
-        self.read_training: dict[nn.Module, bool] = {}
-
-    @contextmanager
-    def watching(self, tracer: fx.Tracer) -> Iterator[None]:
-        with ExitStack() as stack:
-            for name in _FACTORIES:
-                stack.enter_context(_patched(torch, name, _recorded_factory(getattr(torch, name), tracer)))
-            stack.enter_context(_patched(nn.Module, "training", property(self._get_training, _set_training)))
-            stack.enter_context(_patched(torch.autograd.Function, "apply", classmethod(_refuse_function)))
-            stack.enter_context(_patched(torch.autograd.graph.saved_tensors_hooks, "__enter__", _refuse_hooks))
-            yield
-
-    def _get_training(self, module: nn.Module) -> bool:
-        flag: bool = vars(module)["training"]
-        self.read_training[module] = flag
-        return flag
-
-
-def trace_symbolic(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    in_spec: Any,
-    tensors: Sequence[torch.Tensor],
-    constants: Mapping[int, Any],
-) -> Program:
-    """Traces the model on symbolic stand-ins for ``tensors``.
+    A module whose forward turns out to change the model, or to draw random numbers that no node
+    shows, is made one call in another round.
 
     Args:
-        model: the user's model; its attributes are put back as they were.
-        args, kwargs: the sample call.
-        in_spec, tensors, constants: the same call, split by ``autopar.capture.inputs.split``.
+        model: the user's model; it is put back as it was.
+        call: the sample call.
+        state: the model's state before.
 
     Returns:
         A Program in which every module that could not be traced is one call, with a remark.
 
     Raises:
         UntraceableError: the root itself cannot be traced.
+        Exception: what else the root's forward raised on stand-ins; see ``refusal``.
     """
+    reason = _reason_to_keep_whole(model, hooks=False)
+    if reason is not None:
+        raise UntraceableError(reason)
     stateful: dict[nn.Module, str] = {}
-    for _ in range(1 + sum(1 for _ in model.modules())):
-        snapshot = snapshot_attributes(model)
-        tracer = _RegionTracer(model, in_spec, len(tensors), constants, stateful)
+    draws = False
+    while True:
+        tracer = _RegionTracer(model, call, stateful, follow_random=draws)
+        streams = RandomStreams()
         try:
             graph = tracer.capture()
         finally:
-            changes = attribute_changes(snapshot)
-            restore_attributes(snapshot)
+            changes, drew = state.restore(), streams != RandomStreams()
+            streams.restore()
         found = {
             module: f"its forward changes the attribute {', '.join(map(repr, names))}"
             for module, names in changes.items()
-            if module not in stateful
-        }
-        found |= tracer.buffer_writers(graph)
-        if not found:
+        } | tracer.buffer_writers(graph)
+        if not found and not drew:
             break
+        if (drew and draws) or (found and found.keys() <= stateful.keys()):
+            raise UntraceableError("its forward changes what no graph shows")
         if model in found:
             raise UntraceableError(found[model])
         stateful |= found
+        draws = draws or drew
     module = fx.GraphModule(model, graph, class_name=compat.original_class(model).__name__)
-    signature = Signature(
-        in_spec=in_spec,
-        constants=dict(constants),
-        inputs=tuple(node.name for node in graph.nodes if node.op == "placeholder"),
-        out_spec=tracer.out_spec,
-        out_constants=tracer.out_constants,
-    )
     return Program(
         graph_module=module,
         model=model,
-        signature=signature,
+        signature=Signature(
+            in_spec=call.spec,
+            constants=dict(call.constants),
+            inputs=tuple(node.name for node in graph.nodes if node.op == "placeholder"),
+            out_spec=tracer.out_spec,
+            out_constants=tracer.out_constants,
+        ),
         front_end="symbolic",
-        example=tuple(tensors),
+        example=call.tensors,
         mode_dependent={tracer.path_of_module(m): flag for m, flag in tracer.watch.read_training.items()},
         remarks=tracer.remarks(),
     )
+
+
+def refusal(error: Exception) -> str:
+    """Why tracing stopped, as the end of a sentence."""
+    if isinstance(error, UntraceableError):
+        return str(error)
+    text = str(error).strip().split("\n", 1)[0].rstrip(".")
+    if isinstance(error, fx.proxy.TraceError):
+        return _CONTROL_FLOW
+    if "Proxy" in text or "symbolic tracing" in text:
+        return f"its Python code needs the value of a tensor or of a size ({type(error).__name__}: {text})"
+    return f"tracing it raised {type(error).__name__}: {text}" if text else f"tracing it raised {type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    module: nn.Module
+    reason: str
+    source: SourceLine | None
 
 
 class _RegionTracer(fx.Tracer):
@@ -131,28 +117,26 @@ class _RegionTracer(fx.Tracer):
     proxy_buffer_attributes = True
     param_shapes_constant = False
 
-    def __init__(
-        self,
-        model: nn.Module,
-        in_spec: Any,
-        count: int,
-        constants: Mapping[int, Any],
-        stateful: Mapping[nn.Module, str],
-    ) -> None:
+    def __init__(self, model: nn.Module, call: Call, stateful: Mapping[nn.Module, str], *, follow_random: bool) -> None:
         super().__init__()
-        self.model, self.in_spec, self.count, self.constants = model, in_spec, count, constants
-        self.stateful = stateful
-        self.watch = _Watch()
+        self.model, self.call, self.stateful, self.follow_random = model, call, stateful, follow_random
+        self.watch = Watch()
         self.out_spec: Any = None
         self.out_constants: dict[int, Any] = {}
-        self.paths: list[str] = [""]
-        self.refused: dict[str, tuple[nn.Module, str, SourceLine | None]] = {}
-        self.modes = _ambient_modes()
+        self.regions: list[str] = [""]
+        self.refused: dict[str, _Refused] = {}
+        self.modes = ambient_modes()
+        # fx walks all parameters at each read; a model of 1,000 layers reads thousands.
+        self.state_names = {id(tensor): name for name, tensor in model.named_buffers()}
+        self.state_names |= {id(tensor): name for name, tensor in model.named_parameters()}
+        self.state_reads: dict[str, fx.Proxy] = {}
+        self.module_paths = {id(module): path for path, module in model.named_modules()}
 
     def capture(self) -> fx.Graph:
         """The graph of the whole model."""
-        with self.watch.watching(self), torch.enable_grad():
-            self.modes = _ambient_modes()
+        known = self.module_paths.keys()
+        with self.watch.watching(self, lambda module: id(module) in known), torch.enable_grad():
+            self.modes = ambient_modes()
             graph = self.trace(self.model)
         for node in list(graph.nodes):
             if node.op == "get_attr" and not node.users:
@@ -164,15 +148,12 @@ class _RegionTracer(fx.Tracer):
     ) -> tuple[Callable[..., Any], list[Any]]:
         """One placeholder for each tensor leaf; the root is called in the structure of the sample call."""
         forward = compat.original_class(self.model).forward
-        names = _input_names(forward, self.in_spec, self.count, self.constants)
-        leaves = [self.create_proxy("placeholder", name, (), {}) for name in names]
+        leaves = [self.create_proxy("placeholder", name, (), {}) for name in _input_names(forward, self.call)]
 
         def call(root: nn.Module, *inputs: Any) -> Any:
-            flowing = iter(inputs)
-            total = len(inputs) + len(self.constants)
-            filled = [self.constants[i] if i in self.constants else next(flowing) for i in range(total)]
-            args, kwargs = compat.tree_unflatten(filled, self.in_spec)
-            result = forward(root, *args, **kwargs)
+            args, kwargs = self.call.fill(inputs)
+            with self._region(""):
+                result = forward(root, *args, **kwargs)
             outputs, self.out_spec = compat.tree_flatten(result)
             for index, leaf in enumerate(outputs):
                 if isinstance(leaf, fx.Proxy):
@@ -184,93 +165,126 @@ class _RegionTracer(fx.Tracer):
 
         return call, [self.root, *leaves]
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A stand-in for the node's result."""
+        return RecordedValue(node, self)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        """The first path that leads to the module."""
+        path: str | None = self.module_paths.get(id(mod))
+        if path is None:
+            raise UntraceableError(f"it calls a {type(mod).__name__} that is no submodule of the model")
+        return path
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether the module is one call: all of torch.nn but its containers."""
-        return _reason_to_keep_whole(m) is not None or (
-            type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, _CONTAINERS)
-        )
+        return type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, _CONTAINERS)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Traces through the module, or makes it one call where that would not be exact."""
-        try:
-            path = self.path_of_module(m)
-        except NameError:
-            raise UntraceableError(f"it calls a {type(m).__name__} that is no submodule of the model") from None
-        reason = self.stateful.get(m) or _reason_to_keep_whole(m)
+        if not self.watch.here:
+            return forward(*args, **kwargs)
+        path = self.path_of_module(m)
+        reason, source = self.stateful.get(m) or _reason_to_keep_whole(m), None
         if reason is None and not self.is_leaf_module(m, path):
             mark = next(iter(reversed(self.graph.nodes)))
-            self.paths.append(path)
+            read = dict(self.watch.read_training)
             try:
-                return forward(*args, **kwargs)
+                with self._region(path):
+                    return forward(*args, **kwargs)
             except Exception as error:
-                reason = _reason(error)
+                reason, source = refusal(error), failing_line(error)
                 self._erase_after(mark)
-            finally:
-                self.paths.pop()
+                self.watch.read_training = read
         if reason is not None:
-            self.refused.setdefault(path, (m, reason, _user_line()))
+            self.refused.setdefault(path, _Refused(m, reason, source or calling_line()))
         call = self.create_proxy("call_module", path, args, kwargs)
         annotate(call.node, module_path=path, opaque=reason is not None)
         return call
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """A stand-in for a parameter or buffer of the model, the same one at each read."""
+        name = self.state_names.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) else None
+        if name is None or not self.watch.here:
+            return attr_val
+        if name not in self.state_reads:
+            self.state_reads[name] = self.create_proxy("get_attr", name, (), {})
+        return self.state_reads[name]
+
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         """Makes a node, refusing to record what runs under another mode than the root."""
         if kind in ("call_function", "call_method", "call_module"):
-            modes = _ambient_modes()
+            modes = ambient_modes()
             if modes != self.modes:
                 changed = next(name for name, value in modes.items() if value != self.modes[name])
                 raise UntraceableError(f"it runs operations under a changed {changed}")
         node = super().create_node(kind, *args, **kwargs)
-        node.meta["autopar"] = NodeInfo(module_path=self.paths[-1], source=_user_line())
+        node.meta["autopar"] = NodeInfo(module_path=self.regions[-1], source=calling_line())
         return node
 
     def create_arg(self, a: Any) -> Any:
         """Refuses tensors that are neither parameter nor buffer nor attribute: they would be baked in."""
-        if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and a not in self.tensor_attrs:
-            raise UntraceableError("it uses a tensor that was computed outside the graph")
+        if isinstance(a, torch.Tensor):
+            if id(a) in self.state_names:
+                return self.getattr("", a, {}).node
+            if isinstance(a, nn.Parameter):
+                raise UntraceableError("it uses a parameter that is no parameter of the model")
+            if a not in self.tensor_attrs:
+                raise UntraceableError("it uses a tensor that was computed outside the graph")
         return super().create_arg(a)
 
     def buffer_writers(self, graph: fx.Graph) -> dict[nn.Module, str]:
         """Modules whose own forward writes in place to a buffer or parameter."""
         writers: dict[nn.Module, str] = {}
         for node in graph.nodes:
-            written = _written_argument(node)
-            while isinstance(written, fx.Node) and written.op != "get_attr":
-                written = written.args[0] if _is_view(written) and written.args else None
-            if isinstance(written, fx.Node):
-                owner = self.root.get_submodule(self.paths_of_node(node))
-                writers[owner] = f"its forward writes to {str(written.target)!r} in place"
+            for written in map(base_of, written_by(node)):
+                if written.op == "get_attr":
+                    owner = self.root.get_submodule(info(node).module_path)
+                    writers[owner] = f"its forward writes to {str(written.target)!r} in place"
         return writers
-
-    def paths_of_node(self, node: fx.Node) -> str:
-        """Path of the module whose forward created the node."""
-        found = node.meta["autopar"]
-        assert isinstance(found, NodeInfo)
-        return found.module_path
 
     def remarks(self) -> list[Remark]:
         """One missed remark for each module that stays whole."""
+        called = {node.target for node in self.graph.nodes if node.op == "call_module"}
         return [
             Remark(
                 kind="missed",
                 stage="capture",
-                message=f"{path} ({type(module).__name__}) stays one opaque call: {reason}.",
+                message=f"{path} ({type(one.module).__name__}) stays one opaque call: {one.reason}.",
                 module_path=path,
-                source=line,
-                mend=_MENDS.get(reason, "Keep it, or move what is untraceable into a submodule of its own."),
-                nbytes=sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad),
+                source=one.source,
+                mend=_MENDS.get(one.reason, "Keep it, or move what is untraceable into a submodule of its own."),
+                nbytes=sum(p.numel() * p.element_size() for p in one.module.parameters() if p.requires_grad),
             )
-            for path, (module, reason, line) in self.refused.items()
-            if any(node.op == "call_module" and node.target == path for node in self.graph.nodes)
+            for path, one in self.refused.items()
+            if path in called
         ]
+
+    @contextmanager
+    def _region(self, path: str) -> Iterator[None]:
+        """What is recorded within belongs to the module at ``path``."""
+        streams = RandomStreams() if self.follow_random else None
+        self.regions.append(path)
+        try:
+            yield
+            if streams is not None and streams != RandomStreams():
+                raise UntraceableError("it draws random numbers that no graph shows")
+        except Exception:
+            if streams is not None:
+                streams.restore()  # the region will not be recorded, so it has not drawn
+            raise
+        finally:
+            self.regions.pop()
 
     def _erase_after(self, mark: fx.Node) -> None:
         for node in reversed(self.graph.nodes):
             if node is mark:
-                return
+                break
             self.graph.erase_node(node)
+        alive = set(self.graph.nodes)
+        self.state_reads = {name: read for name, read in self.state_reads.items() if read.node in alive}
 
 
 _CONTROL_FLOW = "its Python control flow depends on a tensor"
@@ -281,10 +295,10 @@ _MENDS = {
 }
 
 
-def _reason_to_keep_whole(module: nn.Module) -> str | None:
+def _reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | None:
     if isinstance(module, torch.jit.ScriptModule):
         return "it is a ScriptModule"
-    if compat.has_module_hooks(module):
+    if hooks and compat.has_module_hooks(module):
         return "it has hooks"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
@@ -293,42 +307,12 @@ def _reason_to_keep_whole(module: nn.Module) -> str | None:
     return None
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UntraceableError):
-        return str(error)
-    text = str(error).strip().split("\n", 1)[0].rstrip(".")
-    if isinstance(error, fx.proxy.TraceError) or "Proxy" in text:
-        return _CONTROL_FLOW
-    return f"tracing it raised {type(error).__name__}: {text}" if text else f"tracing it raised {type(error).__name__}"
-
-
-def _user_line() -> SourceLine | None:
-    frame = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_LIBRARIES) and not file.startswith("<"):
-            return SourceLine(file, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
-
-
-def _ambient_modes() -> dict[str, Any]:
-    return {
-        "torch.is_grad_enabled()": torch.is_grad_enabled(),
-        "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
-        "autocast state": tuple(
-            (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")
-        ),
-    }
-
-
-def _input_names(root_fn: Callable[..., Any], in_spec: Any, count: int, constants: Mapping[int, Any]) -> list[str]:
+def _input_names(forward: Callable[..., Any], call: Call) -> list[str]:
     """Names for the tensor leaves: the forward's argument names, with a number for nested leaves."""
-    total = count + len(constants)
-    owners = compat.tree_unflatten(list(range(total)), in_spec)
-    args, kwargs = owners
+    total = len(call.tensors) + len(call.constants)
+    args, kwargs = compat.tree_unflatten(list(range(total)), call.spec)
     try:
-        bound = inspect.signature(root_fn).bind(None, *args, **kwargs)
+        bound = inspect.signature(forward).bind(None, *args, **kwargs)
         by_argument = list(bound.arguments.items())[1:]
     except (TypeError, ValueError):
         by_argument = [(f"arg{index}", value) for index, value in enumerate(args)] + list(kwargs.items())
@@ -337,63 +321,4 @@ def _input_names(root_fn: Callable[..., Any], in_spec: Any, count: int, constant
         leaves, _ = compat.tree_flatten(tree)
         for number, leaf in enumerate(leaves):
             names[leaf] = argument if len(leaves) == 1 else f"{argument}_{number}"
-    return [names[index] for index in range(total) if index not in constants]
-
-
-def _written_argument(node: fx.Node) -> Any:
-    """The node whose tensor this node writes to in place, if any."""
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if node.op == "call_method" and isinstance(name, str) and name.endswith("_") and not name.endswith("__"):
-        return node.args[0]
-    if node.op == "call_function":
-        if name == "setitem" or (isinstance(name, str) and name.endswith("_") and not name.startswith("_")):
-            return node.args[0] if node.args else None
-        if isinstance(name, str) and name in ("iadd", "isub", "imul", "itruediv", "ior", "iand", "ixor"):
-            return node.args[0]
-        return node.kwargs.get("out")
-    return None
-
-
-_VIEWS = frozenset({
-    "view", "reshape", "narrow", "select", "squeeze", "unsqueeze", "transpose", "t", "permute",
-    "expand", "flatten", "unbind", "chunk", "split", "getitem", "diagonal", "detach", "contiguous",
-})  # fmt: skip
-
-
-def _is_view(node: fx.Node) -> bool:
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return name in _VIEWS or (name == "getattr" and node.args[1] in ("data", "T", "mT"))
-
-
-def _recorded_factory(factory: Callable[..., Any], tracer: fx.Tracer) -> Callable[..., Any]:
-    @functools.wraps(factory)
-    def record(*args: Any, **kwargs: Any) -> Any:
-        return tracer.create_proxy("call_function", factory, args, kwargs)
-
-    return record
-
-
-def _set_training(module: nn.Module, flag: bool) -> None:
-    vars(module)["training"] = flag
-
-
-def _refuse_function(cls: type, *args: Any, **kwargs: Any) -> Any:
-    raise UntraceableError(f"it uses the custom autograd function {cls.__name__}")
-
-
-def _refuse_hooks(self: Any) -> None:
-    raise UntraceableError("it uses saved-tensor hooks (activation checkpointing)")
-
-
-@contextmanager
-def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    own = name in vars(owner)
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
+    return [names[index] for index in range(total) if index not in call.constants]

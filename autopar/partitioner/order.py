@@ -10,13 +10,17 @@ The dataflow is a ``networkx.DiGraph`` whose nodes carry ``kind``:
 from __future__ import annotations
 
 import heapq
+from typing import TYPE_CHECKING
 
 import networkx as nx
+
+if TYPE_CHECKING:
+    Dataflow = nx.DiGraph[str]
 
 __all__ = ["backward_ready_order", "unreachable_parameters"]
 
 
-def backward_ready_order(dag: nx.DiGraph) -> list[str]:
+def backward_ready_order(dag: Dataflow) -> list[str]:
     """Parameters in the order in which autograd finishes their gradients.
 
     Plays autograd's scheduler: an operation's backward may run when those of all its consumers
@@ -61,15 +65,18 @@ def backward_ready_order(dag: nx.DiGraph) -> list[str]:
     return order
 
 
-def unreachable_parameters(dag: nx.DiGraph) -> list[str]:
+def unreachable_parameters(dag: Dataflow) -> list[str]:
     """Parameters from which no path leads to the output, in registration order: they get no gradient."""
     live = nx.ancestors(dag, _output(dag))
-    dead = [name for name, kind in dag.nodes(data="kind") if kind == "parameter" and name not in live]
+    dead = [name for name in _of_kind(dag, "parameter") if name not in live]
     return sorted(dead, key=lambda name: dag.nodes[name]["position"])
 
 
-def _output(dag: nx.DiGraph) -> str:
-    sinks = [node for node, kind in dag.nodes(data="kind") if kind == "output"]
+def _output(dag: Dataflow) -> str:
+    sinks = _of_kind(dag, "output")
     assert len(sinks) == 1, f"a dataflow has one output node, this one has {sinks}"
-    sink: str = sinks[0]
-    return sink
+    return sinks[0]
+
+
+def _of_kind(dag: Dataflow, kind: str) -> list[str]:
+    return [node for node, attributes in dag.nodes.items() if attributes["kind"] == kind]

@@ -170,9 +170,10 @@ class Plan:
                     "combine": tuple(raw["combine"]),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise PlanError(
-                f"The plan is damaged: {error}.", mend="Run `autopar transform` again to make a new plan."
+                f"The plan is damaged: {what}.", mend="Run `autopar transform` again to make a new plan."
             ) from None
 
     def check_parameters(self, actual: Sequence[ParameterSpec]) -> None:
@@ -188,9 +189,7 @@ class Plan:
             planned, found = mine.get(name), theirs.get(name)
             if planned is None or found is None:
                 where = "the model but not the plan" if planned is None else "the plan but not the model"
-                raise PlanError(
-                    f"The plan was made for another model: parameter {name!r} is in {where}.", mend=mend
-                )
+                raise PlanError(f"The plan was made for another model: parameter {name!r} is in {where}.", mend=mend)
             if (planned.shape, planned.dtype) != (found.shape, found.dtype):
                 raise PlanError(
                     f"The plan was made for another model: parameter {name!r} is planned as "

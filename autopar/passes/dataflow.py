@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import networkx as nx
 from torch import fx, nn
 
+from autopar.capture.aliasing import base_of, written_by
 from autopar.partitioner.plan import ParameterSpec, Route
-from autopar.program import Program
+from autopar.program import Program, info
+
+if TYPE_CHECKING:
+    Dataflow = nx.DiGraph[str]
 
 __all__ = ["dataflow", "model_specs", "parameter_reads", "parameter_specs"]
 
 
-def dataflow(program: Program) -> nx.DiGraph:
+def dataflow(program: Program) -> Dataflow:
     """The program as the partitioner's DAG (see ``autopar.partitioner.order``).
 
     Nodes are named ``"op:NAME"`` for operations, by the parameter's canonical name for trainable
-    parameters, and ``"output"``. Only edges that a gradient can flow along matter, so integer
-    tensors and frozen parameters are ordinary operations.
+    parameters, and ``"output"``. There is an edge wherever a gradient may flow: also from an
+    operation that writes in place to what reads that memory later, and not into ``detach`` or what
+    is known to hold no floating-point numbers (sizes, dtypes, indices).
     """
-    dag = nx.DiGraph()
+    dag: Dataflow = nx.DiGraph()
     canonical, reads = _canonical(program), parameter_reads(program)
     positions = {name: index for index, name in enumerate(canonical.values())}
+    for name, position in positions.items():
+        dag.add_node(name, kind="parameter", position=position)
     dag.add_node("output", kind="output")
     labels: dict[fx.Node, str] = {}
+    writers: dict[fx.Node, str] = {}  # the last operation that wrote to the memory of a node
     for index, node in enumerate(program.graph.nodes):
-        if node.op == "output":
-            label = "output"
-        else:
-            parameter = reads.get(node)
-            label = f"op:{node.name}" if parameter is None else parameter
-            if parameter is None:
-                dag.add_node(label, kind="op", index=index)
-            else:
-                dag.add_node(label, kind="parameter", position=positions[parameter])
-        labels[node] = label
-        for source in node.all_input_nodes:
-            dag.add_edge(labels[source], label)
-        for inner in _inner_parameters(program, node, canonical):
-            dag.add_node(inner, kind="parameter", position=positions[inner])
-            dag.add_edge(inner, label)
-    for name, position in positions.items():  # what the graph never reads
-        dag.add_node(name, kind="parameter", position=position)
+        label = labels[node] = "output" if node.op == "output" else reads.get(node, f"op:{node.name}")
+        if label.startswith("op:"):
+            dag.add_node(label, kind="op", index=index)
+        if not _cuts_gradients(node, known="shapes" in program.provides):
+            for source in node.all_input_nodes:
+                dag.add_edge(labels[source], label)
+                writer = writers.get(base_of(source))
+                if writer is not None:
+                    dag.add_edge(writer, label)
+            for inner in _inner_parameters(program, node, canonical):
+                dag.add_edge(inner, label)
+        for written in written_by(node):
+            writers[base_of(written)] = label
     return dag
 
 
@@ -103,6 +108,22 @@ def model_specs(model: nn.Module, *, hooked: Collection[str] = ()) -> list[Param
             )
         )
     return specs
+
+
+def _cuts_gradients(node: fx.Node, *, known: bool) -> bool:
+    """Whether no gradient can flow through the node, for certain."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name == "detach" or (name == "getattr" and node.args[1] == "data"):
+        return True
+    # A node of unknown dtype and no bytes returns no tensor, unless it wrote to one.
+    noted = info(node)
+    if not known or written_by(node):
+        return False
+    if noted.dtype is None:
+        return noted.nbytes == 0
+    return not noted.dtype.startswith(("float", "bfloat", "complex"))
 
 
 def _inner_parameters(program: Program, node: fx.Node, canonical: Mapping[int, str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from autopar.errors import OptionError, PipelineError
 from autopar.passes.base import Pass
-from autopar.passes.registry import passes
+from autopar.passes.registry import check_class, passes
 
 __all__ = ["PassEntry", "build", "check_contract", "parse", "render"]
 
@@ -90,6 +90,7 @@ def build(entries: Sequence[PassEntry]) -> list[Pass]:
             built.append(cls(**entry.options))
         except (TypeError, ValueError) as error:
             raise OptionError(f"Pass {entry.name!r} refuses its options: {error}.") from error
+        check_class(cls)  # a class that came in through an entry point was never registered
     return built
 
 

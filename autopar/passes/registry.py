@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from autopar.errors import UsageError
 from autopar.passes.base import Pass
 from autopar.plugins import Registry
 
-__all__ = ["passes", "register_pass"]
+__all__ = ["check_class", "passes", "register_pass"]
 
 passes: Registry[type[Pass]] = Registry("pass", group="autopar.passes")
 
@@ -29,13 +30,20 @@ def register_pass(cls: type[Pass]) -> type[Pass]:
         'count-nodes'
         >>> passes.remove("count-nodes")
     """
-    from autopar.errors import UsageError
+    check_class(cls)
+    passes.add(cls.name, cls)
+    return cls
 
+
+def check_class(cls: type[Pass]) -> None:
+    """Refuses a class that is no pass.
+
+    Raises:
+        UsageError: it lacks part of the contract.
+    """
     missing = [part for part in ("name", "requires", "provides", "run") if not hasattr(cls, part)]
     if missing:
         raise UsageError(
-            f"{cls.__qualname__} cannot be registered as a pass: it has no {', '.join(missing)}.",
+            f"{cls.__qualname__} cannot be used as a pass: it has no {', '.join(missing)}.",
             mend="A pass has name, requires, provides and run(program, ctx); see autopar/passes/base.py.",
         )
-    passes.add(cls.name, cls)
-    return cls

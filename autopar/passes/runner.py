@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autopar.errors import AutoparError, PassError, UnknownNameError
-from autopar.passes.base import Pass, PassContext
+from autopar.passes.base import Pass, PassContext, PassResult
 from autopar.passes.pipeline import check_contract
 from autopar.passes.verifier import verify
 from autopar.program import Program, info
@@ -77,6 +77,11 @@ def run_pipeline(
                 mend="Run with --debug for the traceback, or leave the pass out with --passes.",
             ) from error
         seconds = time.perf_counter() - started
+        if not isinstance(result, PassResult):
+            raise PassError(
+                f"Pass {one.name!r} returned a {type(result).__name__} instead of a PassResult.",
+                mend="Let its run() end in `return PassResult(program, changed=...)`.",
+            )
         program = dataclasses.replace(
             result.program,
             provides=result.program.provides | one.provides,

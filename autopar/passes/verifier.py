@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-
 from torch import fx
 
 from autopar import ops
@@ -72,9 +71,7 @@ def _ready_order_kept(program: Program) -> Iterator[str]:
     if program.plan is None or not program.ready_order:
         return
     position = {name: index for index, name in enumerate(program.ready_order)}
-    last = [
-        max((position.get(name, -1) for name in bucket.parameters), default=-1) for bucket in program.plan.buckets
-    ]
+    last = [max((position.get(name, -1) for name in bucket.parameters), default=-1) for bucket in program.plan.buckets]
     for index in range(1, len(last)):
         if last[index] < last[index - 1]:
             yield f"bucket {index} is ready before bucket {index - 1} but launched after it"
@@ -83,7 +80,7 @@ def _ready_order_kept(program: Program) -> Iterator[str]:
 def _synced_as_planned(program: Program) -> Iterator[str]:
     if program.plan is None or "synced" not in program.provides:
         return
-    nodes = {int(node.kwargs["bucket"]): node for node in program.find("call_function", ops.sync_gradients)}
+    nodes = {node.kwargs["bucket"]: node for node in program.find("call_function", ops.sync_gradients)}
     sources: dict[fx.Node, str] = dict(parameter_reads(program))
     sources |= zip(program.find("placeholder"), program.lifted, strict=False)
     for bucket in program.plan.buckets:

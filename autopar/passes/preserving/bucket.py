@@ -6,8 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
+from autopar import compat
 from autopar.partitioner.buckets import assign_buckets
 from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.passes.base import PassContext, PassResult
@@ -78,7 +77,7 @@ class AssignBuckets:
 
 def _written_buffers(program: Program) -> list[str]:
     """Buffers that forward may write: those of batch norms and of everything opaque."""
-    writers = [module for module in program.model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    writers += program.opaque_modules().values()
+    norms = [module for module in program.model.modules() if compat.has_running_statistics(module)]
+    writers = [*norms, *program.opaque_modules().values()]
     written = {id(buffer) for module in writers for buffer in module.buffers()}
     return [name for name, buffer in program.model.named_buffers() if id(buffer) in written]

@@ -49,9 +49,7 @@ class DDPSync:
         return PassResult(program, changed=bool(buckets), remarks=(remark,))
 
 
-def _insert(
-    program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]], order: dict[fx.Node, int]
-) -> None:
+def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]], order: dict[fx.Node, int]) -> None:
     members = [reads[name] for name in bucket.parameters if name in reads]
     users = [user for nodes in members for node in nodes for user in node.users]
     first = min(users, key=order.__getitem__)

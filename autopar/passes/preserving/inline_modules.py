@@ -56,8 +56,7 @@ class InlineModules:
             if info(node).opaque:
                 continue
             module = program.graph_module.get_submodule(str(node.target))
-            if _is_open_book(module):
-                _open(program, node, module)
+            if _is_open_book(module) and _open(program, node, module):
                 opened += 1
             elif type(module) in _BATCH_NORMS:
                 _open_batch_norm(program, node, module)
@@ -76,34 +75,44 @@ def _is_open_book(module: nn.Module) -> bool:
     return getattr(module, "max_norm", None) is None
 
 
-def _open(program: Program, call: fx.Node, module: nn.Module) -> None:
-    """Runs the module's own forward on stand-ins that write nodes where the call stands."""
-    tracer = fx.proxy.GraphAppendingTracer(program.graph)
-    path, marked = str(call.target), info(call)
-    mark = call.prev
+def _open(program: Program, call: fx.Node, module: nn.Module) -> bool:
+    """Runs the module's own forward on stand-ins that write nodes where the call stands.
 
-    def stand_in(value: Any) -> Any:
-        return fx.node.map_arg(value, lambda node: fx.Proxy(node, tracer))
+    Returns:
+        Whether that was possible: a forward may ask for the value of a size, as transposed
+        convolutions with an ``output_size`` do.
+    """
+    graph, tracer = program.graph, fx.proxy.GraphAppendingTracer(program.graph)
+    path, marked, mark = str(call.target), info(call), call.prev
 
-    with program.graph.inserting_before(call):
-        opened = _Opened(module, path, program.graph, tracer)
-        result = type(module).forward(opened, *stand_in(call.args), **stand_in(call.kwargs))
-        value = tracer.create_arg(result)
+    def stand_in(arg: Any) -> Any:
+        return fx.Proxy(arg, tracer) if isinstance(arg, fx.Node) else arg
+
+    args: Any = fx.node.map_aggregate(call.args, stand_in)
+    kwargs: Any = fx.node.map_aggregate(call.kwargs, stand_in)
+    try:
+        with graph.inserting_before(call):
+            value = tracer.create_arg(type(module).forward(_Opened(module, path, tracer), *args, **kwargs))
+    except Exception:  # whatever it was, the module itself still runs
+        while call.prev is not mark:
+            graph.erase_node(call.prev)
+        return False
     while (mark := mark.next) is not call:
         mark.meta["autopar"] = dataclasses.replace(marked, module_path=path, created_by="inline-modules")
     _replace(program, call, value)
+    return True
 
 
 class _Opened:
     """A module whose parameters are nodes and whose other attributes are its own."""
 
-    def __init__(self, module: nn.Module, path: str, graph: fx.Graph, tracer: fx.Tracer) -> None:
-        self._module, self._path, self._graph, self._tracer = module, path, graph, tracer
+    def __init__(self, module: nn.Module, path: str, tracer: fx.proxy.GraphAppendingTracer) -> None:
+        self._module, self._path, self._tracer = module, path, tracer
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
         if isinstance(value, torch.Tensor):
-            return fx.Proxy(self._graph.get_attr(f"{self._path}.{name}"), self._tracer)
+            return fx.Proxy(self._tracer.graph.get_attr(f"{self._path}.{name}"), self._tracer)
         if isinstance(value, MethodType) and value.__self__ is self._module:
             return MethodType(value.__func__, self)
         return value
@@ -111,12 +120,13 @@ class _Opened:
 
 def _open_batch_norm(program: Program, call: fx.Node, module: nn.Module) -> None:
     path = str(call.target)
+    (value,) = (*call.args, *call.kwargs.values())
     marked = NodeInfo(module_path=path, source=info(call).source, created_by="inline-modules")
     with program.graph.inserting_before(call):
         owner = program.graph.get_attr(path)
         weight = program.graph.get_attr(f"{path}.weight") if module.weight is not None else None
         bias = program.graph.get_attr(f"{path}.bias") if module.bias is not None else None
-        result = program.graph.call_function(ops.batch_norm, (owner, call.args[0], weight, bias))
+        result = program.graph.call_function(ops.batch_norm, (owner, value, weight, bias))
     for node in (owner, weight, bias, result):
         if node is not None:
             node.meta["autopar"] = marked

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from autopar import compat
+from autopar.capture.call import fresh
 from autopar.capture.state import preserved
 from autopar.passes.base import PassContext, PassResult
 from autopar.program import Program, Remark, annotate
@@ -19,10 +19,11 @@ __all__ = ["Shapes"]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Runs the program once on its example inputs, without gradients, and writes down what it sees.
+    """Runs one forward on the example inputs and writes down what it sees.
 
-    Real tensors and not fake ones, because opaque regions may be anything. FLOPs are those of
-    ``torch.utils.flop_counter``: matrix products, convolutions and attention.
+    Real tensors and not fake ones, because opaque regions may be anything; with gradients enabled,
+    because a forward may ask for them. FLOPs are those of ``torch.utils.flop_counter``: matrix
+    products, convolutions and attention.
     """
 
     name: ClassVar[str] = "shapes"
@@ -31,24 +32,34 @@ class Shapes:
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Annotates; the graph stays as it is."""
-        with preserved(program.model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            _Recorder(program.graph_module, counter).run(*program.example)
-        total = counter.get_total_flops()
-        remark = Remark(kind="analysis", stage=self.name, message=f"One forward takes {total:,} FLOPs.")
+        if not program.signature.complete:
+            remark = Remark(
+                kind="missed",
+                stage=self.name,
+                message="Shapes and FLOPs are unknown: the call has arguments that are not kept, so it cannot be run.",
+            )
+            return PassResult(program, changed=False, remarks=(remark,))
+        recorder = _Recorder(program)
+        with preserved(program.model), torch.inference_mode(False), torch.enable_grad(), recorder.counter:
+            recorder.run(*fresh(program.example))
+        remark = Remark(
+            kind="analysis", stage=self.name, message=f"One forward takes {recorder.counter.total:,} FLOPs."
+        )
         return PassResult(program, changed=False, remarks=(remark,))
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self.counter = counter
+    def __init__(self, program: Program) -> None:
+        super().__init__(program.graph_module)
+        self.program, self.counter = program, compat.FlopCounter()
         self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
-        before = self.counter.get_total_flops()
+        before = self.counter.total
         result = super().run_node(n)
-        tensors = [leaf for leaf in compat.tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
-        changes: dict[str, Any] = {"flops": self.counter.get_total_flops() - before}
+        leaves = [result] if isinstance(result, torch.Tensor) else compat.tree_flatten(result)[0]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        changes: dict[str, Any] = {"flops": self.counter.total - before}
         if n.op != "output":
             changes["nbytes"] = sum(t.numel() * t.element_size() for t in tensors)
         if isinstance(result, torch.Tensor):
@@ -61,8 +72,16 @@ class _Recorder(fx.Interpreter):
             changes["param_bytes"] = changes["nbytes"]
         if n.op == "call_module":
             owner = self.fetch_attr(str(n.target))
-            changes["param_bytes"] = sum(
-                p.numel() * p.element_size() for p in owner.parameters() if p.requires_grad
-            )
+            changes["param_bytes"] = sum(p.numel() * p.element_size() for p in owner.parameters() if p.requires_grad)
         annotate(n, **changes)
         return result
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a region as it is; the root without its hooks, which belong to the user's own calls."""
+        if self.program.front_end != "opaque":
+            return super().call_module(target, args, kwargs)
+        model = self.program.model
+        args, kwargs = self.program.signature.call(args)
+        if "forward" in vars(model):
+            return model.forward(*args, **kwargs)
+        return compat.original_class(model).forward(model, *args, **kwargs)
