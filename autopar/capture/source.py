@@ -17,6 +17,7 @@ __all__ = ["calling_line", "failing_line"]
 _LIBRARIES = tuple(
     str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).resolve().parents[1])
 )
+_STANDARD = str(Path(os.__file__).parent) + os.sep
 
 
 def calling_line() -> SourceLine | None:
@@ -43,4 +44,7 @@ def failing_line(error: BaseException) -> SourceLine | None:
 @functools.cache
 def _is_users(file: str) -> bool:
     # Code without a file, such as fx's own, is written "<eval_with_key>.0".
-    return not file.startswith(("<", *_LIBRARIES))
+    if file.startswith(("<", *_LIBRARIES)):
+        return False
+    # Packages that models come from are installed below the standard library's folder.
+    return not file.startswith(_STANDARD) or "site-packages" in file or "dist-packages" in file

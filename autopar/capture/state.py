@@ -53,8 +53,13 @@ class ModelState:
         self._holders: dict[int, _Holder] = {}
         self._values: dict[int, _Value | _Stream] = {}
         self._visited: set[int] = set()
-        for module in model.modules():
+        modules = list(model.modules())
+        self._visited.update(map(id, modules))  # each is its own owner, whoever else refers to it
+        for module in modules:
             self._module(module, module)
+        for tensor in (*model.parameters(), *model.buffers()):  # those of a ScriptModule hang on no attribute
+            if id(tensor) not in self._values:
+                self._value(tensor, model, "state", depth=0)
 
     def restore(self) -> dict[nn.Module, list[str]]:
         """Puts back what changed, and only that.
@@ -70,14 +75,15 @@ class ModelState:
         return {module: sorted(names) for module, names in found.items()}
 
     def _module(self, module: nn.Module, owner: nn.Module) -> None:
-        if id(module) in self._visited:
-            return
-        self._visited.add(id(module))
         attributes = vars(module)
         self._holders[id(attributes)] = _Holder(attributes, attributes.copy(), [(owner, "")])
         for name, value in attributes.items():
+            if name in _NAMESPACES and isinstance(value, dict):  # a ScriptModule's are no dicts
+                self._holders[id(value)] = _Holder(value, value.copy(), [(owner, "")])
+                for key, member in value.items():
+                    self._value(member, owner, key, depth=0)
             # Registries of hooks are empty nearly always, and nobody registers hooks in forward.
-            if value is not None and type(value) not in _ATOMS and not (name in _REGISTRIES and not value):
+            elif type(value) not in _ATOMS and not (name in _REGISTRIES and not value):
                 self._value(value, owner, name, depth=0)
 
     def _value(self, value: Any, owner: nn.Module, name: str, *, depth: int) -> None:
@@ -93,7 +99,9 @@ class ModelState:
         elif isinstance(value, torch.Generator):
             self._values[id(value)] = _Stream(value, value.get_state(), [(owner, name)])
         elif isinstance(value, nn.Module):
-            self._module(value, owner)
+            if id(value) not in self._visited:
+                self._visited.add(id(value))
+                self._module(value, owner)
         elif isinstance(value, (list, dict, set, deque)):
             self._holders[id(value)] = _Holder(value, value.copy(), [(owner, name)])
             items = value.values() if isinstance(value, dict) else value
@@ -200,14 +208,16 @@ class RandomStreams:
             numpy.set_state(self._numpy)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RandomStreams) and self._comparable() == other._comparable()
+        if not isinstance(other, RandomStreams):
+            return NotImplemented
+        numpy = self._numpy is not None and other._numpy is not None  # NumPy may be imported in between
+        return self._comparable(numpy) == other._comparable(numpy)
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _comparable(self) -> tuple[Any, ...]:
-        numpy = () if self._numpy is None else (self._numpy[1].tobytes(), *self._numpy[2:])
+    def _comparable(self, numpy: bool) -> tuple[Any, ...]:
         torches = tuple(state.numpy().tobytes() for state in (self._torch, *self._cuda))
-        return (self._python, numpy, torches)
+        return (self._python, torches, (self._numpy[1].tobytes(), *self._numpy[2:]) if numpy else ())
 
 
 def _numpy_random() -> Any:
@@ -216,7 +226,8 @@ def _numpy_random() -> Any:
 
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
-_REGISTRIES = frozenset(vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules"})
+_NAMESPACES = frozenset({"_parameters", "_buffers", "_modules"})
+_REGISTRIES = frozenset(vars(nn.Module()).keys() - {"training", *_NAMESPACES})
 _DEFINITIONS = (type, ModuleType, FunctionType, MethodType, functools.partial)
 _WALKED = 1_000  # items of a container that are looked into; a vocabulary holds no state
 _GONE = object()

@@ -99,8 +99,8 @@ def refusal(error: Exception) -> str:
     text = str(error).strip().split("\n", 1)[0].rstrip(".")
     if isinstance(error, fx.proxy.TraceError):
         return _CONTROL_FLOW
-    if "Proxy" in text or "symbolic tracing" in text:
-        return f"its Python code needs the value of a tensor or of a size ({type(error).__name__}: {text})"
+    if any(sign in text for sign in ("Proxy", RecordedValue.__name__, "symbolic tracing")):
+        return "its Python code needs the value of a tensor or of a size"
     return f"tracing it raised {type(error).__name__}: {text}" if text else f"tracing it raised {type(error).__name__}"
 
 
