@@ -200,3 +200,13 @@ class FlopCounter(TorchDispatchMode):
 def has_running_statistics(module: nn.Module) -> bool:
     """Whether the module is a batch or instance norm of torch's, or a subclass: forward may write its buffers."""
     return isinstance(module, nn.modules.batchnorm._NormBase)
+
+
+def is_sole_owner(tensor: torch.Tensor) -> bool:
+    """Whether no other tensor shares the storage, and nothing in C++ holds this tensor.
+
+    A tensor that is a view has its base for company: a linear layer's weight gradient is the
+    transpose of a product that nobody else sees.
+    """
+    alone = 3 if tensor._is_view() else 2  # the tensor, the storage object asked, and the base
+    return tensor._use_count() == 1 and storage_references(tensor) <= alone  # type: ignore[attr-defined]

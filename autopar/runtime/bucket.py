@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -10,106 +11,181 @@ from torch import nn
 from autopar import compat
 from autopar.partitioner.plan import BucketSpec
 
-__all__ = ["Bucket"]
+__all__ = ["Bucket", "FlatBuffer", "python_references"]
 
-# From this size on, scaling while copying (one pass over memory) beats a grouped copy and one
-# scaling of the whole buffer; below, the kernel call of each parameter costs more than the pass.
+# From this many elements on, scaling while copying (one pass over memory) beats a grouped copy and
+# one scaling of the whole buffer; below, the kernel call of each parameter costs more than the pass.
 _LARGE = 32_768
+# From this many bytes on, a gradient travels as a message of its own, without a copy where nobody
+# else holds it: the pass over memory saved is worth more than the latency of a message.
+_SOLO = 4 * 1024 * 1024
 
 
 class Bucket:
-    """Holds one message of gradients, from the first copy in to the last ``.grad`` set.
+    """Holds the messages of one bucket, from the first copy in to the last ``.grad`` set.
 
-    The flat buffer persists over steps, and gradients that were handed out are views of it. It is
-    given up for a new one when anybody still holds such a view at the time of the next copy in.
+    Small gradients share a flat buffer that persists over steps; huge ones travel as they are.
+    Gradients that were handed out are views of what travelled. A buffer is given up for a new one
+    when anybody still holds such a view at the time of the next copy in.
 
     Args:
         spec: the plan's bucket.
         parameters: its parameters, in the plan's order.
         scale: factor on each gradient before the sum; 1 / world size makes the sum a mean.
+
+    Attributes:
+        messages: what is to be all-reduced, in place and in this order, after ``load``.
+        missing: parameters (by position) that had no gradient at the last ``load``.
+        accumulators: autograd's node that adds to ``.grad``, for each parameter.
     """
 
     def __init__(self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float) -> None:
         self.spec, self.parameters, self.scale = spec, list(parameters), scale
-        self.large = [i for i, p in enumerate(self.parameters) if p.numel() >= _LARGE]
-        self.small = [i for i, p in enumerate(self.parameters) if p.numel() < _LARGE]
-        self.contiguous = all(p.is_contiguous() for p in self.parameters)
-        self.flat: torch.Tensor | None = None
-        self.slices: list[torch.Tensor] = []
-        self.references = 0
-        self.missing: list[int] = []
         self.accumulators = [_accumulate_node(p) for p in self.parameters]
+        self.messages: list[torch.Tensor] = []
+        self.missing: list[int] = []
+        self._solo = [i for i, p in enumerate(self.parameters) if p.numel() * p.element_size() >= _SOLO]
+        shared = [i for i in range(len(self.parameters)) if i not in self._solo]
+        self._large = [i for i in shared if self.parameters[i].numel() >= _LARGE]
+        self._small = [i for i in shared if self.parameters[i].numel() < _LARGE]
+        self._flat = FlatBuffer([self.parameters[i] for i in shared])
+        self._flat_places = {i: place for place, i in enumerate(shared)}
+        self._solo_buffers = {i: FlatBuffer([self.parameters[i]]) for i in self._solo}
+        self._results: list[torch.Tensor] = []
 
-    def load(self, gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Copies scaled gradients in; zeros where there is none. Returns the flat buffer.
+    def load(self, gradients: Sequence[torch.Tensor | None], *, owners: int) -> None:
+        """Scales the gradients and puts them into ``messages``; zeros where there is none.
 
         The scaling comes before the sum, as in DistributedDataParallel, so that both give the same
         bits at any world size.
+
+        Args:
+            gradients: one for each parameter, or None.
+            owners: what ``python_references`` gives for a gradient that only the caller has; such a
+                one may be scaled and reduced where it is. 0 says that all of them are somebody's.
         """
-        flat = self._buffer(gradients)
         self.missing = [i for i, gradient in enumerate(gradients) if gradient is None]
-        if self.missing:
-            torch._foreach_zero_([self.slices[i] for i in self.missing])
-        small = [i for i in self.small if gradients[i] is not None]
-        if small:
-            torch._foreach_copy_([self.slices[i] for i in small], [gradients[i] for i in small])  # type: ignore[misc]
-        if self.scale != 1.0 and not self.large:
-            flat.mul_(self.scale)
-        elif self.scale != 1.0 and small:
-            torch._foreach_mul_([self.slices[i] for i in small], self.scale)
-        for i in self.large:
+        self.messages = []
+        results: dict[int, torch.Tensor] = {}
+        if self._flat_places:
+            given = [gradients[i] for i in self._flat_places]
+            self.messages.append(self._flat.claim(given))
+            results |= {i: self._flat.slices[place] for i, place in self._flat_places.items()}
+            self._fill(gradients, results)
+        for i in self._solo:
             gradient = gradients[i]
-            if gradient is not None:
-                torch.mul(gradient, self.scale, out=self.slices[i])
-        return flat
+            if (
+                gradient is not None
+                and python_references(gradient) <= owners
+                and _takeable(gradient, self.parameters[i])
+            ):
+                results[i] = gradient.mul_(self.scale)
+                self.messages.append(gradient.detach().view(-1))
+                continue
+            self.messages.append(self._solo_buffers[i].claim([gradient]))
+            results[i] = self._solo_buffers[i].slices[0]
+            if gradient is None:
+                results[i].zero_()
+            else:
+                torch.mul(gradient, self.scale, out=results[i])
+        self._results = [results[i] for i in range(len(self.parameters))]
 
     def views(self) -> Sequence[torch.Tensor]:
-        """Fresh aliases of the flat buffer's slices, in the parameters' shapes and strides.
+        """Fresh aliases of what travelled, in the parameters' shapes and strides.
 
         Nobody else holds them, so autograd keeps them as ``.grad`` without a copy. ``detach()``
         because it is the cheapest alias there is (2 us each; unflattening anew takes 5 us each).
         """
-        return [one.detach() for one in self.slices]
+        return [result.detach() for result in self._results]
 
     def store(self, local: Sequence[torch.Tensor | None]) -> None:
-        """Puts the reduced gradients into ``.grad`` where autograd did not.
+        """Makes ``.grad`` the reduced gradients where autograd did not.
 
         Args:
-            local: each parameter's ``.grad`` before the reduction. Where there was one, it gets the
-                result in place. Where there was none, ``.grad`` is set only if another rank
-                contributed: a parameter that no rank used keeps None.
+            local: each parameter's ``.grad`` before the reduction. Where there was none, ``.grad``
+                is set only if another rank contributed: a parameter that no rank used keeps None.
         """
         for parameter, before, view in zip(self.parameters, local, self.views(), strict=True):
             if before is not None:
                 if before.data_ptr() != view.data_ptr():
-                    before.detach().copy_(view)
+                    parameter.grad = view
             elif parameter.grad is None and bool(view.any()):
                 parameter.grad = view
 
-    def _buffer(self, gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        first = self.parameters[0]
-        flat = self.flat
+    def release(self) -> None:
+        """Lets go of gradients that travelled as they were; called when all of them have arrived."""
+        self.messages = []
+        self._results = []
+
+    def _fill(self, gradients: Sequence[torch.Tensor | None], results: Mapping[int, torch.Tensor]) -> None:
+        absent = [results[i] for i in self._flat_places if gradients[i] is None]
+        if absent:
+            torch._foreach_zero_(absent)
+        small = [(results[i], gradient) for i in self._small if (gradient := gradients[i]) is not None]
+        if small:
+            torch._foreach_copy_([place for place, _ in small], [gradient for _, gradient in small])
+        if self.scale != 1.0 and not self._large:
+            self.messages[0].mul_(self.scale)
+        elif self.scale != 1.0 and small:
+            torch._foreach_mul_([place for place, _ in small], self.scale)
+        for i in self._large:
+            gradient = gradients[i]
+            if gradient is not None:
+                torch.mul(gradient, self.scale, out=results[i])
+
+
+class FlatBuffer:
+    """One contiguous tensor with a slice for each of some parameters.
+
+    Args:
+        parameters: what the slices are shaped like; all of one dtype and device.
+
+    Attributes:
+        slices: views in the parameters' shapes and strides; valid until the next ``claim``.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self.slices: list[torch.Tensor] = []
+        self._flat: torch.Tensor | None = None
+        self._references = 0
+
+    def claim(self, gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """The buffer, free to be overwritten: a new one if anybody but ``gradients`` aliases the old."""
+        first, flat = self.parameters[0], self._flat
         if flat is not None and flat.device == first.device and flat.dtype == first.dtype:
             start, end = flat.data_ptr(), flat.data_ptr() + flat.numel() * flat.element_size()
             inside = sum(g is not None and start <= g.data_ptr() < end for g in gradients)
-            if compat.storage_references(flat) <= self.references + inside:
+            if compat.storage_references(flat) <= self._references + inside:
                 return flat
         flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device)
-        self.flat = flat
-        self.slices = (
-            list(compat.unflatten_like(flat, self.parameters)) if self.contiguous else self._strided_views(flat)
-        )
-        self.references = compat.storage_references(flat)
+        self._flat, self.slices = flat, self._cut(flat)
+        self._references = compat.storage_references(flat)
         return flat
 
-    def _strided_views(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        views, offset = [], 0
+    def _cut(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        slices, offset = [], 0
         for parameter in self.parameters:
             # autograd keeps a gradient whose strides are the parameter's, if those are dense
             like = parameter if compat.is_dense(parameter) else torch.empty(parameter.shape, device="meta")
-            views.append(flat.as_strided(parameter.shape, like.stride(), offset))
+            slices.append(flat.as_strided(parameter.shape, like.stride(), offset))
             offset += parameter.numel()
-        return views
+        return slices
+
+
+def python_references(gradient: torch.Tensor) -> int:
+    """Python's references to a gradient, counted the same way wherever they are compared."""
+    return sys.getrefcount(gradient)
+
+
+def _takeable(gradient: torch.Tensor, parameter: nn.Parameter) -> bool:
+    """Whether a gradient that no other Python code has may be changed and kept as it is."""
+    return (
+        gradient.is_contiguous()
+        and parameter.is_contiguous()
+        and gradient.dtype == parameter.dtype
+        and compat.is_sole_owner(gradient)
+    )
 
 
 def _accumulate_node(parameter: nn.Parameter) -> object:

@@ -8,6 +8,7 @@ exactly once and in plan order, so that ranks cannot get out of step.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import nn
 from autopar import compat
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
-from autopar.runtime.bucket import Bucket
+from autopar.runtime.bucket import Bucket, python_references
 
 __all__ = ["BucketEngine", "Collectives", "Work"]
 
@@ -63,6 +64,7 @@ class BucketEngine:
         self.buckets = [
             Bucket(spec, [parameters[name] for name in spec.parameters], scale=scale) for spec in plan.buckets
         ]
+        self._sole_owner = _sole_owner_references()
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
         self._nested: set[int] = set()  # hook buckets that a backward inside backward contributed to
@@ -70,7 +72,7 @@ class BucketEngine:
         self._active = False
         self._forwards = 0
         self._synced_forward = True
-        self._works: list[Work] = []
+        self._works: list[list[Work]] = []  # a list for each bucket sent so far
         self._fired: dict[int, int] = {}
         # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
         self._loaded: dict[int, list[torch.Tensor | None] | None] = {}
@@ -143,7 +145,7 @@ class BucketEngine:
             # put the local ones into .grad first and reduce those at the end of backward.
             return gradients
         self._loaded[bucket.spec.index] = None
-        bucket.load(gradients)
+        bucket.load(gradients, owners=self._sole_owner)
         self._launch_ready()
         views = bucket.views()
         if not bucket.missing:
@@ -151,7 +153,9 @@ class BucketEngine:
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
     def _reduce_now(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
-        self.collectives.all_reduce(bucket.load(gradients), self._label(bucket)).wait()
+        bucket.load(gradients, owners=_NOBODYS)
+        for message in bucket.messages:
+            self.collectives.all_reduce(message, self._label(bucket)).wait()
         views = bucket.views()
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
@@ -193,27 +197,27 @@ class BucketEngine:
     def _load_from_grad(self, bucket: Bucket) -> None:
         local = [parameter.grad for parameter in bucket.parameters]
         self._loaded[bucket.spec.index] = local
-        bucket.load(local)
+        bucket.load(local, owners=_NOBODYS)
 
     def _launch_ready(self) -> None:
         while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
             bucket = self.buckets[len(self._works)]
-            assert bucket.flat is not None
-            self._works.append(self.collectives.all_reduce(bucket.flat, self._label(bucket)))
+            label = self._label(bucket)
+            self._works.append([self.collectives.all_reduce(message, label) for message in bucket.messages])
 
     def _finish(self) -> None:
         for bucket in self.buckets:
             if bucket.spec.index not in self._loaded:
                 self._load_from_grad(bucket)
         self._launch_ready()
-        for work in self._works:
-            work.wait()
+        self._wait()
         for bucket in self.buckets:
             local = self._loaded[bucket.spec.index]
             if local is not None:
                 bucket.store(local)
             elif bucket.missing:
                 bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
+            bucket.release()
         self.steps += 1
         self._reset()
         if self.after_backward is not None:
@@ -221,9 +225,13 @@ class BucketEngine:
 
     def _abandon(self) -> None:
         """Clears what a backward that raised left behind."""
-        for work in self._works:
-            work.wait()
+        self._wait()
         self._reset()
+
+    def _wait(self) -> None:
+        for messages in self._works:
+            for work in messages:
+                work.wait()
 
     def _reset(self) -> None:
         self._active = False
@@ -251,6 +259,32 @@ class _SyncGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> Any:
         return (None, None, *ctx.engine.reduce(ctx.bucket, gradients))
+
+
+_NOBODYS = 0
+
+
+@functools.cache
+def _sole_owner_references() -> int:
+    """What ``python_references`` gives inside a node's backward for a gradient that nobody else has.
+
+    Measured on a gradient of which that is known, because the number differs between versions of
+    Python: it counts the argument tuples on the way from autograd to ``Bucket.load``.
+    """
+    counts: list[int] = []
+
+    class Probe:
+        def reduce(self, bucket: None, gradients: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+            for i in range(len(gradients)):
+                gradient = gradients[i]
+                counts.append(python_references(gradient))
+            return gradients
+
+    with torch.enable_grad():
+        weight = torch.ones(2, 2, requires_grad=True)
+        (synced,) = _SyncGradients.apply(Probe(), None, weight)
+        torch.autograd.grad(torch.nn.functional.linear(torch.ones(1, 2), synced).sum(), weight)
+    return counts[0]
 
 
 def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
