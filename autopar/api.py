@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
@@ -82,7 +81,7 @@ def parallelize(
         **options: options of the strategy, such as ``bucket_cap_mb=10``.
 
     Raises:
-        UsageError: an unknown strategy or option, or a model that is parallel already.
+        UsageError: an unknown strategy or option, no model, or one that is parallel already.
         ModelError: nothing to train, or parameters on several devices.
         LaunchError: the launch environment or the process group is broken.
         RankMismatchError: the ranks hold different models; raised alike on all of them.
@@ -92,6 +91,10 @@ def parallelize(
         >>> parallelize(model, "ddp") is model
         True
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"A {type(model).__name__} was given where a torch.nn.Module is needed.", mend="Give the model itself."
+        )
     reason = ""
     if strategy == "auto":
         chosen, reason = pick_strategy(model, options)
@@ -100,7 +103,7 @@ def parallelize(
     attachment = Attachment(chosen, pipeline=pipeline, plan=plan, gate=gate)
     attach(model, attachment)
     try:
-        executor = attachment.start()
+        attachment.start()
         if reason:
             _say(f"strategy {chosen.name!r}: {reason}")
         if example_inputs is not None:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autopar.errors import RankMismatchError
+from autopar.runtime.collectives import reporting
 from autopar.runtime.group import Group
 
 __all__ = ["check_equal", "copy_from_rank_0", "describe", "exchange"]
@@ -23,9 +24,7 @@ def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, str]:
     """What must be equal on all ranks, item by item and in order, as text."""
     items = {f"option {name!r}": repr(value) for name, value in options.items()}
     for number, (name, p) in enumerate(model.named_parameters()):
-        items[f"parameter {number}"] = (
-            f"{name!r} {_layout(p)}, {'trainable' if p.requires_grad else 'frozen'}"
-        )
+        items[f"parameter {number}"] = f"{name!r} {_layout(p)}, {'trainable' if p.requires_grad else 'frozen'}"
     for number, (name, buffer) in enumerate(model.named_buffers()):
         items[f"buffer {number}"] = f"{name!r} {_layout(buffer)}"
     return items
@@ -69,12 +68,13 @@ def exchange(group: Group, value: Any) -> list[Any]:
     device = message_device(group)
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(group.world_size)]
-    dist.all_gather(sizes, torch.tensor([data.numel()], device=device), group=group.handle)
-    longest = int(max(size.item() for size in sizes))
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
-    padded[: data.numel()] = data.to(device)
-    parts = [torch.empty_like(padded) for _ in range(group.world_size)]
-    dist.all_gather(parts, padded, group=group.handle)
+    with reporting(group, "the comparison of the ranks"):
+        dist.all_gather(sizes, torch.tensor([data.numel()], device=device), group=group.handle)
+        longest = int(max(size.item() for size in sizes))
+        padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+        padded[: data.numel()] = data.to(device)
+        parts = [torch.empty_like(padded) for _ in range(group.world_size)]
+        dist.all_gather(parts, padded, group=group.handle)
     return [
         json.loads(bytes(part[: int(size.item())].cpu().numpy()).decode())
         for part, size in zip(parts, sizes, strict=True)
@@ -92,7 +92,11 @@ def copy_from_rank_0(group: Group, tensors: Sequence[torch.Tensor]) -> None:
     for members in kinds.values():
         for chunk in _chunks(members):
             flat = torch.cat([tensor.reshape(-1) for tensor in chunk])
-            dist.broadcast(flat, source, group=group.handle)
+            if flat.numel() == 0:
+                continue
+            # as bytes, since backends do not know every dtype (gloo has no complex, no unsigned)
+            with reporting(group, f"the start, copying {len(chunk)} tensors from rank 0"):
+                dist.broadcast(flat.view(torch.uint8), source, group=group.handle)
             parts = flat.split([tensor.numel() for tensor in chunk])
             for tensor, part in zip(chunk, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))

@@ -8,6 +8,7 @@ same name, as FSDP2 does, so that ``isinstance``, methods and attributes are the
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = ["Attachment", "Printed", "attach", "attachment_of", "detach", "instal
 
 _ATTRIBUTE = "_autopar"
 _MAX_PROGRAMS = 8
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,9 @@ class Attachment:
         self.model: nn.Module | None = None
         self.executor: Executor | None = None
         self.compilation: Compilation | None = None
+        self._gave_up = False
         self._entries: list[_Entry] = []
         self._guard: ModelGuard | None = None
-        self._eager: Runnable | None = None
 
     def start(self) -> Executor:
         """Joins the group and makes all ranks start alike; done once."""
@@ -120,12 +122,18 @@ class Attachment:
         if self.compilation is None:
             self.compilation = executor.agree(attempt)
             return self._remember(self.compilation.lowered, args, kwargs)
+        if len(self._entries) >= _MAX_PROGRAMS:
+            # Something varies from call to call, such as a step number: do not compile for ever.
+            if not self._gave_up:
+                warnings.warn(_too_many_kinds(model), stacklevel=2)
+                self._gave_up = True
+            return self._eager_entry(args, kwargs)
         # Ranks reach a new kind of call at different steps, if at all: keep to the agreed plan and
         # send nothing. A graph that cannot follow the plan is not used; hooks serve the plan then.
         try:
             again = attempt(self.compilation.plan)
         except AutoparError:
-            return self._run_eagerly(args, kwargs)
+            return self._keep(self._eager_entry(args, kwargs))
         return self._remember(again.lowered, args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -135,11 +143,15 @@ class Attachment:
         if not torch.is_grad_enabled():
             return _original_forward(model)(args, kwargs)
         if self._guard is not None and not self._guard.holds():
+            if _stands_aside(model):
+                return _original_forward(model)(args, kwargs)
             self.invalidate()
         key = _call_key(args, kwargs)
         for entry in self._entries:
             if entry.fits(key):
                 return entry.run(args, kwargs)
+        if self._guard is None and _stands_aside(model):
+            return _original_forward(model)(args, kwargs)
         return self.compile(args, kwargs).run(args, kwargs)
 
     def invalidate(self) -> None:
@@ -150,7 +162,8 @@ class Attachment:
         self._entries.clear()
 
     def _remember(self, lowered: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entry:
-        assert self.executor is not None and self.model is not None
+        assert self.executor is not None
+        assert self.model is not None
         modes = [(self.model.get_submodule(path), flag) for path, flag in lowered.mode_dependent.items()]
         if self._guard is None:
             self._guard = ModelGuard(self.model)
@@ -158,30 +171,29 @@ class Attachment:
 
     def _follow_printed(self, printed: Printed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entry:
         model, executor, plan = self.model, self.executor, self.plan
-        assert model is not None and executor is not None and plan is not None
+        assert model is not None
+        assert executor is not None
+        assert plan is not None
         run = executor.follow(plan, lambda args, kwargs: printed.forward(model, *args, **kwargs))
         modes = [(model.get_submodule(path), flag) for path, flag in printed.modes.items()]
         self._guard = self._guard or ModelGuard(model)
         if any(module.training is not flag for module, flag in modes):
-            return self._run_eagerly(args, kwargs)
+            return self._keep(self._eager_entry(args, kwargs))
         return self._keep(_Entry(_call_key(args, kwargs), modes, run))
 
-    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entry:
-        assert self.model is not None and self.executor is not None
+    def _eager_entry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entry:
+        assert self.model is not None
+        assert self.executor is not None
         modes = [(module, module.training) for module in self.model.modules()]
         run = self.executor.eager(_original_forward(self.model))
-        return self._keep(_Entry(_call_key(args, kwargs), modes, run))
+        return _Entry(_call_key(args, kwargs), modes, run)
 
     def _keep(self, entry: _Entry) -> _Entry:
         self._entries.append(entry)
-        if len(self._entries) > _MAX_PROGRAMS:
-            del self._entries[0]
         return entry
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        return Attachment(
-            self.strategy, pipeline=self.pipeline, plan=self.plan, gate=self.gate, printed=self.printed
-        )
+        return Attachment(self.strategy, pipeline=self.pipeline, plan=self.plan, gate=self.gate, printed=self.printed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild_attachment, (self.strategy, self.pipeline, self.plan, self.gate))
@@ -215,15 +227,15 @@ def attach(model: nn.Module, attachment: Attachment) -> nn.Module:
     """Makes ``model`` run through ``attachment``; returns the same object.
 
     Raises:
-        UsageError: it is parallel already.
-        ModelError: it has nothing to train, or its class cannot be put a subclass in front of.
+        UsageError: it or a part of it is parallel already.
+        ModelError: it has nothing to train, or a subclass cannot be put in front of its class.
     """
     if attachment_of(model) is not None:
         raise UsageError(
             f"This {type(model).__name__} is parallel already.",
             mend="Call autopar.unparallelize(model) first to choose another strategy.",
         )
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    if isinstance(model, _WRAPPERS):
         raise UsageError(
             f"The model is wrapped in torch's {type(model).__name__}.", mend="Give the model inside: model.module."
         )
@@ -231,6 +243,19 @@ def attach(model: nn.Module, attachment: Attachment) -> nn.Module:
         raise ModelError(
             "The model is a ScriptModule, whose class cannot be extended.", mend="Give the plain module instead."
         )
+    if "forward" in vars(model):
+        raise ModelError(
+            f"The forward of this {type(model).__name__} was replaced on the instance, so its class's never runs.",
+            mend="Parallelize the model first, then wrap or compile it; or put the new forward into a class.",
+        )
+    for path, module in model.named_modules():
+        if path and (isinstance(module, _WRAPPERS) or attachment_of(module) is not None):
+            raise UsageError(
+                f"The submodule {path!r} of this {type(model).__name__} is parallel already, as "
+                f"{'autopar' if attachment_of(module) is not None else 'torch'}'s {type(module).__name__}.",
+                why="Its gradients would be reduced twice.",
+                mend="Parallelize the outermost module alone.",
+            )
     require_trainable(model)
     _install(model, attachment)
     return model
@@ -253,36 +278,60 @@ def attachment_of(model: nn.Module) -> Attachment | None:
 
 
 def _install(model: nn.Module, attachment: Attachment) -> None:
-    attachment.model = model
+    if attachment.model is None:  # else this is a shallow copy, whose original keeps the attachment
+        attachment.model = model
     vars(model)[_ATTRIBUTE] = attachment
-    model.__class__ = _parallel_class(type(model))
+    original: Any = compat.original_class(model)
+    model.__class__ = _parallel_class(original)
 
 
-@functools.lru_cache(maxsize=None)
-def _parallel_class(original: type[nn.Module]) -> type[nn.Module]:
+def _serving(module: nn.Module) -> Attachment | None:
+    """The attachment that runs this module.
+
+    None for objects that other code made from the parallel class: a shallow copy, which shares its
+    parameters with a module that is served already, and a new instance (``type(model)(...)``).
+    """
+    attachment = attachment_of(module)
+    if attachment is not None and attachment.model is None:  # a deep copy by a __deepcopy__ of the user's
+        attachment.model = module
+    return attachment if attachment is not None and attachment.model is module else None
+
+
+class _Unannounced:
+    """Stands before the user's class, so that its ``__init_subclass__`` hears nothing of ours."""
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+@functools.cache
+def _parallel_class(original: Any) -> type[Any]:
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        attachment = vars(self)[_ATTRIBUTE]
-        if attachment.model is not self:  # a shallow copy made by somebody: it has no state of its own
-            return original.forward(self, *args, **kwargs)
-        return attachment.run(args, kwargs)
+        attachment = _serving(self)
+        return original.forward(self, *args, **kwargs) if attachment is None else attachment.run(args, kwargs)
 
     def _apply(self: nn.Module, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
         places = _places(self)
-        moved = original._apply(self, fn, recurse)
-        if _places(self) != places:
-            vars(self)[_ATTRIBUTE].invalidate()
+        moved: nn.Module = original._apply(self, fn, recurse)
+        attachment = _serving(self)
+        if attachment is not None and _places(self) != places:
+            attachment.invalidate()
         return moved
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
-        function, args, state, *rest = original.__reduce_ex__(self, protocol)
+        reduced: tuple[Any, ...] = original.__reduce_ex__(self, protocol)
+        function, args, *rest = reduced
         plain = tuple(original if arg is type(self) else arg for arg in args)
-        state = {name: value for name, value in state.items() if name != _ATTRIBUTE}
-        return (_restore, (vars(self)[_ATTRIBUTE], function, plain), state, *rest)
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {name: value for name, value in rest[0].items() if name != _ATTRIBUTE}
+        return (_restore, (attachment_of(self), function, plain), *rest)
 
-    return type(original)(
+    announces = any("__init_subclass__" in vars(base) for base in original.__mro__[:-1])
+    make: Callable[..., type[Any]] = type(original)  # the user's metaclass, if there is one
+    return make(
         original.__name__,
-        (original,),
+        (_Unannounced, original) if announces else (original,),
         {
             "__module__": original.__module__,
             "__qualname__": original.__qualname__,
@@ -295,9 +344,10 @@ def _parallel_class(original: type[nn.Module]) -> type[nn.Module]:
     )
 
 
-def _restore(attachment: Attachment, function: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
+def _restore(attachment: Attachment | None, function: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
     model = function(*args)
-    _install(model, attachment)
+    if attachment is not None:
+        _install(model, attachment)
     return model
 
 
@@ -309,6 +359,24 @@ def _places(model: nn.Module) -> list[tuple[torch.dtype, torch.device]]:
     return [(parameter.dtype, parameter.device) for parameter in model.parameters()]
 
 
+def _stands_aside(model: nn.Module) -> bool:
+    """Whether this call trains nothing of the model, so that there is nothing to synchronise.
+
+    Either everything is frozen for now, as a discriminator is while its generator trains, or the
+    parameters are tensors of the caller's (``torch.func.functional_call``), which get the gradients.
+    """
+    parameters = list(model.parameters())
+    return not any(p.requires_grad for p in parameters) or not all(isinstance(p, nn.Parameter) for p in parameters)
+
+
+def _too_many_kinds(model: nn.Module) -> str:
+    return (
+        f"autopar compiled {type(model).__name__} for {_MAX_PROGRAMS} kinds of calls and runs further kinds eagerly, "
+        "with gradients gathered by hooks. Calls differ in kind by their structure, by dtypes and numbers of dims, "
+        "and by the value of every argument that is no tensor: give what varies as a tensor."
+    )
+
+
 def _original_forward(model: nn.Module) -> Runnable:
     forward = compat.original_class(model).forward
     return lambda args, kwargs: forward(model, *args, **kwargs)
@@ -316,8 +384,9 @@ def _original_forward(model: nn.Module) -> Runnable:
 
 def _call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a graph is specialised on: structure, constants, and kinds of tensors; never sizes."""
-    if not kwargs and all([type(arg) is torch.Tensor for arg in args]):
-        leaves, spec = args, len(args)
+    if not kwargs and all(type(arg) is torch.Tensor for arg in args):
+        spec: Any = len(args)
+        leaves: Sequence[Any] = args
     else:
         leaves, spec = compat.tree_flatten((args, kwargs))
     return (

@@ -30,6 +30,7 @@ class BufferBroadcast:
 
     def __init__(self, model: nn.Module, names: Sequence[str], collectives: TorchCollectives) -> None:
         self.slots = StateSlots(model, names)
+        self._owners = [model.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in names)]
         self.collectives = collectives
         self.rank = collectives.group.rank
         self._flat: torch.Tensor | None = None
@@ -37,10 +38,10 @@ class BufferBroadcast:
         self._work: Work | None = None
 
     def launch(self, step: int) -> None:
-        """Starts the message; ``wait`` ends it."""
-        buffers = self.slots.read()
-        if not buffers:
+        """Starts the message unless all owners are in eval mode, as in evaluation on one rank; ``wait`` ends it."""
+        if not any(owner.training for owner in self._owners):
             return
+        buffers = self.slots.read()
         with torch.no_grad():
             self._pack(buffers)
             assert self._flat is not None
@@ -53,8 +54,9 @@ class BufferBroadcast:
         self._work.wait()
         self._work = None
         if self.rank != 0:
-            with torch.no_grad():
-                torch._foreach_copy_(self.slots.read(), self._segments)
+            # Through .data, which has a version counter of its own: a backward that is still to come
+            # (two forwards, then one backward) holds batch norm statistics that it does not read.
+            torch._foreach_copy_([buffer.data for buffer in self.slots.read()], self._segments)
 
     def _pack(self, buffers: Sequence[torch.Tensor]) -> None:
         if self._flat is None or self._flat.device != buffers[0].device:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ import torch.distributed as dist
 from autopar.errors import LaunchError
 from autopar.runtime.group import Group
 
-__all__ = ["TorchCollectives"]
+__all__ = ["TorchCollectives", "reporting"]
 
 
 class TorchCollectives:
@@ -27,18 +29,14 @@ class TorchCollectives:
 
     def all_reduce(self, flat: torch.Tensor, label: str) -> _LabelledWork:
         """Starts an all-reduce (sum) of ``flat``, in place."""
-        try:
+        with reporting(self.group, label):
             work = dist.all_reduce(flat, group=self.group.handle, async_op=True)
-        except RuntimeError as error:
-            raise _failed(self.group, label, error) from error
         return _LabelledWork(work, self.group, label)
 
     def broadcast(self, flat: torch.Tensor, label: str) -> _LabelledWork:
         """Starts a broadcast of rank 0's ``flat``, in place."""
-        try:
+        with reporting(self.group, label):
             work = dist.broadcast(flat, self._source, group=self.group.handle, async_op=True)
-        except RuntimeError as error:
-            raise _failed(self.group, label, error) from error
         return _LabelledWork(work, self.group, label)
 
 
@@ -53,6 +51,19 @@ class _LabelledWork:
             self._work.wait()
         except RuntimeError as error:
             raise _failed(self._group, self._label, error) from error
+
+
+@contextmanager
+def reporting(group: Group, label: str) -> Iterator[None]:
+    """Turns what a backend raises within the block into an error that says what was being sent.
+
+    Raises:
+        LaunchError: naming this rank and ``label``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise _failed(group, label, error) from error
 
 
 def _failed(group: Group, label: str, error: RuntimeError) -> LaunchError:

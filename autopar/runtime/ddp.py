@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from autopar import compat, ops
 from autopar.compilation import Compilation
-from autopar.errors import RankMismatchError
-from autopar.partitioner.plan import Plan
+from autopar.errors import RankMismatchError, RuntimeStateError
+from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.program import Program
 from autopar.runtime.agreement import check_equal, copy_from_rank_0, describe, exchange
 from autopar.runtime.buffers import BufferBroadcast
@@ -60,6 +62,7 @@ class DDPExecutor:
         self.group = join(device_of(model), timeout=timeout, process_group=process_group)
         self.world_size = self.group.world_size
         self.engine: BucketEngine | None = None
+        self._alarms: list[RemovableHandle] = []
         self.buffers: BufferBroadcast | None = None
         if init_sync and self.world_size > 1:
             check_equal(self.group, describe(model, options), what="model and options")
@@ -150,6 +153,8 @@ class DDPExecutor:
         """Waits for what is on its way and removes hooks."""
         if self.buffers is not None:
             self.buffers.wait()
+        for alarm in self._alarms:
+            alarm.remove()
         if self.engine is not None:
             self.engine.close()
 
@@ -157,7 +162,11 @@ class DDPExecutor:
         """The engine of this model; made for the first program, kept for the next ones."""
         if self.engine is None:
             collectives = TorchCollectives(self.group)
-            self.engine = BucketEngine(plan, dict(self.model.named_parameters()), collectives)
+            parameters = dict(self.model.named_parameters())
+            self.engine = BucketEngine(plan, parameters, collectives)
+            self._alarms = [
+                parameters[local.name].register_post_accumulate_grad_hook(_alarm(local)) for local in plan.local
+            ]
             if self.broadcast_buffers and plan.buffers:
                 self.buffers = BufferBroadcast(self.model, plan.buffers, collectives)
                 self.engine.after_backward = self.buffers.wait
@@ -171,8 +180,21 @@ class DDPExecutor:
 
     def _end(self, engine: BucketEngine, outputs: Any) -> None:
         engine.watch(outputs)
-        if self.buffers is not None and engine.enabled and self.model.training:
+        if self.buffers is not None and engine.enabled:
             self.buffers.launch(engine.steps)
+
+
+def _alarm(local: LocalParameter) -> Callable[[torch.Tensor], None]:
+    """A hook for a parameter that the plan leaves out because it gets no gradient."""
+
+    def refuse(parameter: torch.Tensor) -> None:
+        raise RuntimeStateError(
+            f"Parameter {local.name!r} got a gradient, which no bucket carries to the other ranks.",
+            why=f"In the call that the plan was made for, {local.reason}.",
+            mend="Give example_inputs that use every parameter, or freeze it with requires_grad_(False).",
+        )
+
+    return refuse
 
 
 _SAME_BRANCH = "Let every rank take the same branches in forward, and give every rank inputs of one structure."
@@ -183,7 +205,10 @@ def _first_difference(one: list[str], other: list[str], rank: int) -> str:
         left = one[index].strip() if index < len(one) else "nothing"
         right = other[index].strip() if index < len(other) else "nothing"
         if left != right:
-            return f"The ranks captured different graphs: line {index + 1} is {left!r} on rank 0, {right!r} on rank {rank}."
+            return (
+                f"The ranks captured different graphs: line {index + 1} is {left!r} on rank 0, "
+                f"{right!r} on rank {rank}."
+            )
     return f"The ranks captured different graphs (rank 0 and rank {rank})."
 
 

@@ -16,8 +16,15 @@ def device_of(model: nn.Module) -> torch.device:
     """The device of the model's parameters.
 
     Raises:
-        ModelError: they are on several devices, or on the meta device.
+        ModelError: they are on several devices, on the meta device, or lazy.
     """
+    lazy = [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
+    if lazy:
+        raise ModelError(
+            f"The model has lazy parameters without a shape: {', '.join(lazy[:3])}.",
+            why="Ranks cannot be compared, nor buckets planned, without every size.",
+            mend="Run the model once on a sample input first, or give the sizes in the constructor.",
+        )
     devices = {parameter.device for parameter in model.parameters()}
     if not devices:
         return torch.device("cpu")

@@ -54,7 +54,7 @@ def launched_world_size() -> int | None:
             f"The launch environment is incomplete: {', '.join(present)} set, {', '.join(missing)} missing.",
             mend="Start with `autopar run --nproc N script.py` or torchrun, or unset them to run one process.",
         )
-    rank, size = _number("RANK"), _number("WORLD_SIZE")
+    rank, size, _ = _number("RANK"), _number("WORLD_SIZE"), _number("MASTER_PORT")
     if size < 1 or not 0 <= rank < size:
         raise LaunchError(
             f"The launch environment says RANK={rank} and WORLD_SIZE={size}.",

@@ -14,9 +14,7 @@ from autopar.strategies.base import Strategy, resolve
 __all__ = ["pick_strategy"]
 
 
-def pick_strategy(
-    model: nn.Module | None = None, options: Mapping[str, Any] | None = None
-) -> tuple[Strategy, str]:
+def pick_strategy(model: nn.Module | None = None, options: Mapping[str, Any] | None = None) -> tuple[Strategy, str]:
     """The strategy for this launch, and the reason in words.
 
     Several launched ranks give ``ddp``. One process with a model on CUDA and several CUDA devices

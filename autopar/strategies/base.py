@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -68,9 +69,16 @@ def resolve(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
 
     Raises:
         UnknownNameError: no strategy of that name.
+        UsageError: neither a name nor a strategy object.
         OptionError: the strategy does not take an option, or options came with an object.
     """
     if not isinstance(strategy, str):
+        if isinstance(strategy, type) or not isinstance(strategy, Strategy):
+            given = strategy.__name__ if isinstance(strategy, type) else repr(strategy)
+            raise UsageError(
+                f"The strategy {given} is neither a name nor a strategy object.",
+                mend=f"Give one of {', '.join(map(repr, ['auto', *strategies.names()]))}, or an object such as DDP().",
+            )
         if options:
             raise OptionError(
                 f"Options {', '.join(sorted(options))} were given beside a strategy object.",
@@ -81,8 +89,9 @@ def resolve(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     accepted = [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]
     for option in options:
         if option not in accepted:
+            near = difflib.get_close_matches(option, accepted, n=1)
             raise OptionError(
                 f"Strategy {strategy!r} has no option {option!r}.",
-                mend=f"Its options: {', '.join(accepted) or 'none'}.",
+                mend=f"{f'Did you mean {near[0]!r}? ' if near else ''}Its options: {', '.join(accepted) or 'none'}.",
             )
     return cls(**options)

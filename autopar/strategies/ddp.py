@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,8 +41,9 @@ class DDP:
 
     def __post_init__(self) -> None:
         for option in ("bucket_cap_mb", "first_bucket_mb", "timeout"):
-            if getattr(self, option) < 0:
-                raise OptionError(f"The option {option} is {getattr(self, option)}.", mend="It must be 0 or more.")
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise OptionError(f"The option {option} is {value!r}.", mend="It must be a number, 0 or more.")
 
     def pipeline(self) -> str:
         """Inline, order, bucket, synchronise, lift."""
