@@ -13,11 +13,11 @@ from autopar.cli.terminal import messages, note
 from autopar.errors import AutoparError, CaptureError, OptionError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from autopar.cli.candidates import FoundModel
     from autopar.compilation import Compilation
     from autopar.partitioner.plan import Plan
     from autopar.passes.base import Pass
     from autopar.program import Program
+    from autopar.scripts.candidates import FoundModel
     from autopar.strategies.base import Strategy
 
 __all__ = ["Compiled", "Request", "compile_script"]
@@ -70,9 +70,9 @@ def compile_script(request: Request) -> Compiled:
         AutoparError: anything that is wrong, with its exit code; nothing was written.
     """
     note("Loading PyTorch")
-    from autopar.cli.candidates import find_model
-    from autopar.cli.example_inputs import find_inputs
     from autopar.compilation import compile_program
+    from autopar.scripts.candidates import find_model
+    from autopar.scripts.example_inputs import find_inputs
 
     # All that needs no model comes first, so that a typing mistake costs no capture.
     plan = _read_plan(request.plan) if request.plan else None

@@ -1,4 +1,4 @@
-"""``autopar run``: the command in front of ``autopar.cli.run.run_script``."""
+"""``autopar run``: the command in front of ``autopar.scripts.run.run_script``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(nproc: int | None, device: str | None, no_replace: bool, words: tuple[st
 
     Options that are not listed here go to torchrun; everything after SCRIPT goes to the script.
     """
-    from autopar.cli.run import run_script
+    from autopar.scripts.run import run_script
 
     launcher, rest = _split(words)
     if not rest:

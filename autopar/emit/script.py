@@ -15,7 +15,7 @@ from autopar.errors import ModelError
 from autopar.replica_modules import WholeModel
 
 if TYPE_CHECKING:
-    from autopar.cli.script import LoadedScript
+    from autopar.scripts.script import LoadedScript
 
 __all__ = ["ReplicaFunction", "defined", "eager_forward", "load", "sample_loss", "whole_model"]
 
@@ -130,6 +130,6 @@ def sample_loss(output: Any) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def _script(path: Path) -> LoadedScript:
-    from autopar.cli.script import load_script  # only when a printed file runs: emit itself needs no loader
+    from autopar.scripts.script import load_script  # only when a printed file runs: emit itself needs no loader
 
     return load_script(path)

@@ -20,7 +20,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         made.append({"script": script, "args": list(script_args), **options})
         return 5
 
-    monkeypatch.setattr("autopar.cli.run.run_script", run_script)
+    monkeypatch.setattr("autopar.scripts.run.run_script", run_script)
     return made
 
 

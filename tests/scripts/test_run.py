@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopar.cli.run import run_script
 from autopar.errors import LaunchError, UsageError
+from autopar.scripts.run import run_script
 
 Write = Callable[[str], str]
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from autopar.cli.instances import module_instances, names_model, returns_module
-from autopar.cli.script import LoadedScript, load_script
 from autopar.errors import AutoparError, ModelError, UsageError
+from autopar.scripts.instances import module_instances, names_model, returns_module
+from autopar.scripts.script import LoadedScript, load_script
 
 __all__ = ["Candidate", "FoundModel", "find_model", "split_spec"]
 

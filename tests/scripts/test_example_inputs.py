@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from autopar.cli.candidates import find_model
-from autopar.cli.example_inputs import find_inputs, parse_input
 from autopar.errors import ModelError, UsageError
+from autopar.scripts.candidates import find_model
+from autopar.scripts.example_inputs import find_inputs, parse_input
 
 HEAD = "import torch\nfrom torch import nn\nmodel = nn.Linear(10, 1)\n"
 

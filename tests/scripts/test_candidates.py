@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from autopar.cli.candidates import find_model
 from autopar.errors import ModelError, UsageError
+from autopar.scripts.candidates import find_model
 
 HEAD = """
 import torch

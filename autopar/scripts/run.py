@@ -18,7 +18,7 @@ from autopar.errors import LaunchError, OptionError, UsageError
 
 __all__ = ["run_script"]
 
-_WORKER = "autopar.cli.launched"
+_WORKER = "autopar.scripts.launched"
 # With one of these the user says how the ranks meet; without, they meet on loopback.
 _RENDEZVOUS = ("standalone", "nnodes", "node-rank", "master-addr", "master-port", "rdzv")
 # torchrun options that say what to run; autopar's own worker has that place.

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar.cli.names import dotted, walk_scope
-from autopar.cli.script import LoadedScript
-from autopar.cli.stand_ins import Unwrapped
 from autopar.errors import AutoparError
+from autopar.scripts.names import dotted, walk_scope
+from autopar.scripts.script import LoadedScript
+from autopar.scripts.stand_ins import Unwrapped
 
 __all__ = ["module_instances", "names_model", "returns_module"]
 

@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from autopar.cli.names import mutated_names, reads
-from autopar.cli.slicing import Slicer
+from autopar.scripts.names import mutated_names, reads
+from autopar.scripts.slicing import Slicer
 
 
 def sliced(source: str, name: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What runs in every rank of ``autopar run``: makes the replacements, then runs the user's script.
 
-    python -m autopar.cli.launched [--no-replace] [--device cpu|cuda] script.py [arguments]
+    python -m autopar.scripts.launched [--no-replace] [--device cpu|cuda] script.py [arguments]
 
 Processes that the script spawns itself (``torch.multiprocessing.spawn``) come back to this module,
 so that they get the same replacements.
@@ -26,8 +26,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from autopar.cli import cuda_redirect
-from autopar.cli.patching import Patches, replace_wrappers
+from autopar.scripts import cuda_redirect
+from autopar.scripts.patching import Patches, replace_wrappers
 
 __all__ = ["main", "replacements"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar.cli.instances import module_instances
-from autopar.cli.names import bound_names, reads, walk_scope
-from autopar.cli.script import LoadedScript
-from autopar.cli.slicing import Statement
 from autopar.errors import AutoparError, ModelError, OptionError, UnknownNameError, UsageError
+from autopar.scripts.instances import module_instances
+from autopar.scripts.names import bound_names, reads, walk_scope
+from autopar.scripts.script import LoadedScript
+from autopar.scripts.slicing import Statement
 
 __all__ = ["find_inputs", "parse_input"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopar.cli.script import LoadedScript, load_script
 from autopar.errors import ModelError, UsageError
+from autopar.scripts.script import LoadedScript, load_script
 
 Write = Callable[[str], Path]
 

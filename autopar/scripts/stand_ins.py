@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 import autopar
 from autopar import nn
-from autopar.cli.cuda_redirect import cuda_means_cpu
-from autopar.cli.patching import Patches, replace_wrappers
+from autopar.scripts.cuda_redirect import cuda_means_cpu
+from autopar.scripts.patching import Patches, replace_wrappers
 
 __all__ = ["Unwrapped", "standing_in"]
 

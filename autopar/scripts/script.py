@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from autopar.cli.slicing import Slicer, Statement
-from autopar.cli.stand_ins import standing_in
 from autopar.errors import AutoparError, ModelError, UsageError
+from autopar.scripts.slicing import Slicer, Statement
+from autopar.scripts.stand_ins import standing_in
 
 __all__ = ["LoadedScript", "load_script"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from autopar.cli.names import Reads, bound_names, dotted, mutated_names, reads, walk_scope
+from autopar.scripts.names import Reads, bound_names, dotted, mutated_names, reads, walk_scope
 
 __all__ = ["Slicer", "Statement"]
 

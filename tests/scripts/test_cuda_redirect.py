@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from autopar.cli.cuda_redirect import cuda_means_cpu
+from autopar.scripts.cuda_redirect import cuda_means_cpu
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so nothing is redirected")
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from autopar.cli.patching import Patches
+from autopar.scripts.patching import Patches
 
 __all__ = ["cuda_means_cpu", "names_cuda"]
 
