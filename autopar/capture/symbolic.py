@@ -169,6 +169,11 @@ class _RegionTracer(fx.Tracer):
         """A stand-in for the node's result."""
         return RecordedValue(node, self)
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Opens a value whose number of parts stands in the call that made it."""
+        count = _number_of_parts(obj.node)
+        return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])
+
     def path_of_module(self, mod: nn.Module) -> str:
         """The first path that leads to the module."""
         path: str | None = self.module_paths.get(id(mod))
@@ -304,6 +309,22 @@ def _reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | Non
         return "its forward was replaced on the instance"
     if compat.is_parametrized(module):
         return "its parameters are parametrized"
+    return None
+
+
+def _number_of_parts(node: fx.Node) -> int | None:
+    """How many tensors a chunk or split gives, where its arguments say so.
+
+    A dim that is too short for its chunks gives fewer; reading a part that is not there raises
+    then, as unpacking would.
+    """
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", None)
+    arguments = [*node.args[1:2], *(node.kwargs.get(key) for key in ("chunks", "split_size", "split_size_or_sections"))]
+    given = next((argument for argument in arguments if argument is not None), None)
+    if name == "chunk" and isinstance(given, int):
+        return given
+    if name in ("split", "split_with_sizes") and isinstance(given, (list, tuple)):
+        return len(given)
     return None
 
 
