@@ -18,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 __all__ = [
     "accumulates_into_leaves",
     "before_custom_functions",
+    "hands_gradient_to_caller",
     "has_global_module_hooks",
     "has_module_hooks",
     "is_parametrized",
@@ -72,6 +73,15 @@ def accumulates_into_leaves(accumulator: Any) -> bool:
         return bool(torch._C._will_engine_execute_node(accumulator))
     except RuntimeError:  # raised for a leaf under torch.autograd.grad()
         return False
+
+
+def hands_gradient_to_caller(accumulator: Any) -> bool:
+    """Whether the running ``torch.autograd.grad`` was asked for the gradient of this leaf."""
+    try:
+        torch._C._will_engine_execute_node(accumulator)
+    except RuntimeError:
+        return True
+    return False
 
 
 def has_module_hooks(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ pure). What fx would get wrong without a word is turned into a refusal of that m
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,7 +173,10 @@ class _RegionTracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Opens a value whose number of parts stands in the call that made it."""
         count = _number_of_parts(obj.node)
-        return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])
+        return super().iter(obj) if count is None else map(self._part_of(obj), range(count))
+
+    def _part_of(self, whole: fx.Proxy) -> Callable[[int], fx.Proxy]:
+        return lambda index: self.create_proxy("call_function", operator.getitem, (whole, index), {})
 
     def path_of_module(self, mod: nn.Module) -> str:
         """The first path that leads to the module."""

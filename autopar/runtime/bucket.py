@@ -11,7 +11,7 @@ from torch import nn
 from autopar import compat
 from autopar.partitioner.plan import BucketSpec
 
-__all__ = ["Bucket", "FlatBuffer", "python_references"]
+__all__ = ["Bucket", "FlatBuffer", "accumulate_node", "python_references"]
 
 # From this many elements on, scaling while copying (one pass over memory) beats a grouped copy and
 # one scaling of the whole buffer; below, the kernel call of each parameter costs more than the pass.
@@ -41,7 +41,7 @@ class Bucket:
 
     def __init__(self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float) -> None:
         self.spec, self.parameters, self.scale = spec, list(parameters), scale
-        self.accumulators = [_accumulate_node(p) for p in self.parameters]
+        self.accumulators = [accumulate_node(p) for p in self.parameters]
         self.messages: list[torch.Tensor] = []
         self.missing: list[int] = []
         self._solo = [i for i, p in enumerate(self.parameters) if p.numel() * p.element_size() >= _SOLO]
@@ -188,7 +188,8 @@ def _takeable(gradient: torch.Tensor, parameter: nn.Parameter) -> bool:
     )
 
 
-def _accumulate_node(parameter: nn.Parameter) -> object:
+def accumulate_node(parameter: nn.Parameter) -> object:
+    """Autograd's node that adds to the parameter's ``.grad``."""
     with torch.enable_grad():
         function = parameter.view_as(parameter).grad_fn
     assert function is not None

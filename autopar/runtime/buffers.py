@@ -17,7 +17,7 @@ _ALIGNMENT = 16
 
 
 class BufferBroadcast:
-    """Sends rank 0's buffers after a training forward, hidden behind backward.
+    """Sends rank 0's buffers at the start of backward, and hides the message behind it.
 
     DistributedDataParallel sends them before the next forward instead; the values that training
     uses are the same, but here all ranks also agree after the last step.
@@ -37,7 +37,7 @@ class BufferBroadcast:
         self._segments: list[torch.Tensor] = []
         self._work: Work | None = None
 
-    def launch(self, step: int) -> None:
+    def launch(self) -> None:
         """Starts the message unless all owners are in eval mode, as in evaluation on one rank; ``wait`` ends it."""
         if not any(owner.training for owner in self._owners):
             return
@@ -45,7 +45,7 @@ class BufferBroadcast:
         with torch.no_grad():
             self._pack(buffers)
             assert self._flat is not None
-            self._work = self.collectives.broadcast(self._flat, f"step {step}, buffers of the model")
+            self._work = self.collectives.broadcast(self._flat, "the buffers of the model")
 
     def wait(self) -> None:
         """Finishes the message that is on its way, if any, and takes rank 0's values over."""

@@ -169,6 +169,7 @@ class DDPExecutor:
             ]
             if self.broadcast_buffers and plan.buffers:
                 self.buffers = BufferBroadcast(self.model, plan.buffers, collectives)
+                self.engine.before_backward = self.buffers.launch
                 self.engine.after_backward = self.buffers.wait
         return self.engine
 
@@ -180,8 +181,6 @@ class DDPExecutor:
 
     def _end(self, engine: BucketEngine, outputs: Any) -> None:
         engine.watch(outputs)
-        if self.buffers is not None and engine.enabled:
-            self.buffers.launch(engine.steps)
 
 
 def _alarm(local: LocalParameter) -> Callable[[torch.Tensor], None]:

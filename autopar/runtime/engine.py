@@ -19,6 +19,9 @@ from autopar import compat
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
 from autopar.runtime.bucket import Bucket, python_references
+from autopar.runtime.sparse import SparseBucket
+
+_KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
 
 __all__ = ["BucketEngine", "Collectives", "Work"]
 
@@ -52,6 +55,7 @@ class BucketEngine:
     Attributes:
         enabled: False while gradients are only accumulated (``no_sync``).
         steps: backwards finished so far, for messages.
+        before_backward: called at the start of each synchronised backward.
         after_backward: called at the end of each synchronised backward.
     """
 
@@ -59,10 +63,12 @@ class BucketEngine:
         self.plan, self.collectives = plan, collectives
         self.enabled = True
         self.steps = 0
+        self.before_backward: Callable[[], None] | None = None
         self.after_backward: Callable[[], None] | None = None
         scale = 1.0 / collectives.world_size
         self.buckets = [
-            Bucket(spec, [parameters[name] for name in spec.parameters], scale=scale) for spec in plan.buckets
+            _KINDS[spec.layout](spec, [parameters[name] for name in spec.parameters], scale=scale)
+            for spec in plan.buckets
         ]
         self._sole_owner = _sole_owner_references()
         self._hooks: list[Any] = []
@@ -123,17 +129,31 @@ class BucketEngine:
 
     def _begin_backward(self) -> None:
         # torch.autograd.grad() fills no .grad: there is nothing to finish at its end then.
-        if not self._active and any(
-            compat.accumulates_into_leaves(node) for bucket in self.buckets for node in bucket.accumulators
-        ):
+        if self._active:
+            return
+        nodes = [(bucket, node) for bucket in self.buckets for node in bucket.accumulators]
+        if any(compat.accumulates_into_leaves(node) for _, node in nodes):
             self._activate()
+            return
+        for bucket, node in nodes:
+            if bucket.spec.route == "hook" and compat.hands_gradient_to_caller(node):
+                raise RuntimeStateError(
+                    f"torch.autograd.grad() was asked for gradients of bucket {bucket.spec.index} ({_names(bucket)}).",
+                    why="They are in an opaque module, where only hooks see gradients, and grad() runs none.",
+                    mend="Use backward() and .grad for them, or free the module: `autopar transform` says why it "
+                    "is opaque.",
+                )
 
     def _activate(self) -> None:
         self._active = True
         self._task = compat.graph_task()
         compat.on_backward_end(self._finish)
+        if self.before_backward is not None:
+            self.before_backward()
 
-    def reduce(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+    def reduce(
+        self, bucket: Bucket | SparseBucket, gradients: Sequence[torch.Tensor | None]
+    ) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
         if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
@@ -152,14 +172,16 @@ class BucketEngine:
             return views
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
-    def _reduce_now(self, bucket: Bucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+    def _reduce_now(
+        self, bucket: Bucket | SparseBucket, gradients: Sequence[torch.Tensor | None]
+    ) -> Sequence[torch.Tensor | None]:
         bucket.load(gradients, owners=_NOBODYS)
         for message in bucket.messages:
             self.collectives.all_reduce(message, self._label(bucket)).wait()
         views = bucket.views()
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
-    def _hook(self, bucket: Bucket) -> None:
+    def _hook(self, bucket: Bucket | SparseBucket) -> None:
         index = bucket.spec.index
         if index in self._hooked:
             return
@@ -167,7 +189,7 @@ class BucketEngine:
         for parameter in bucket.parameters:
             self._hooks.append(parameter.register_post_accumulate_grad_hook(self._on_accumulated(bucket)))
 
-    def _on_accumulated(self, bucket: Bucket) -> Callable[[torch.Tensor], None]:
+    def _on_accumulated(self, bucket: Bucket | SparseBucket) -> Callable[[torch.Tensor], None]:
         index = bucket.spec.index
 
         def note(parameter: torch.Tensor) -> None:
@@ -194,7 +216,7 @@ class BucketEngine:
 
         return note
 
-    def _load_from_grad(self, bucket: Bucket) -> None:
+    def _load_from_grad(self, bucket: Bucket | SparseBucket) -> None:
         local = [parameter.grad for parameter in bucket.parameters]
         self._loaded[bucket.spec.index] = local
         bucket.load(local, owners=_NOBODYS)
@@ -241,7 +263,7 @@ class BucketEngine:
         self._fired = {}
         self._loaded = {}
 
-    def _label(self, bucket: Bucket) -> str:
+    def _label(self, bucket: Bucket | SparseBucket) -> str:
         return f"step {self.steps}, bucket {bucket.spec.index} of {len(self.buckets)} ({_names(bucket)})"
 
 
@@ -249,7 +271,7 @@ class _SyncGradients(torch.autograd.Function):
     """Identity whose backward runs when the gradients of all of a bucket's parameters are complete."""
 
     @staticmethod
-    def forward(ctx: Any, engine: BucketEngine, bucket: Bucket, *parameters: torch.Tensor) -> Any:
+    def forward(ctx: Any, engine: BucketEngine, bucket: Bucket | SparseBucket, *parameters: torch.Tensor) -> Any:
         ctx.engine, ctx.bucket = engine, bucket
         ctx.set_materialize_grads(False)
         # detach() instead of the parameter itself: returning an input costs a view_as each
@@ -291,6 +313,6 @@ def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
     return any(p.grad is not None or compat.runs_user_hooks(p) for p in parameters)
 
 
-def _names(bucket: Bucket) -> str:
+def _names(bucket: Bucket | SparseBucket) -> str:
     first, count = bucket.spec.parameters[0], len(bucket.spec.parameters)
     return first if count == 1 else f"{first} and {count - 1} more"

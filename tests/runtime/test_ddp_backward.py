@@ -110,6 +110,42 @@ def test_autograd_grad_gives_the_mean(ranks: Ranks) -> None:
     assert ranks(autograd_grad, 2, "mlp") == [(True, True, [])] * 2
 
 
+def autograd_grad_refusal() -> str:
+    """What ``torch.autograd.grad`` on a parameter inside an opaque module raises."""
+    mine, _ = twin_of(ZOO["opaque_submodule"].build)
+    with pytest.raises(RuntimeStateError) as caught:
+        torch.autograd.grad(_loss("opaque_submodule", mine), list(mine.parameters()))
+    return str(caught.value)
+
+
+def test_autograd_grad_into_an_opaque_module_is_refused(ranks: Ranks) -> None:
+    """It would return this rank's own gradients, so it says that it cannot, and what to do."""
+    for text in ranks(autograd_grad_refusal, 2):
+        assert "opaque module" in text
+        assert "backward()" in text
+
+
+def forward_only_on_rank_0() -> list[str]:
+    """Names of what differs after rank 0 alone ran a training forward without a backward."""
+    mine, twin = twin_of(ZOO["conv_bn"].build)
+    batch = ZOO["conv_bn"].batch
+    mine(*batch()).square().mean().backward()
+    if dist.get_rank() == 0:
+        mine(*batch())
+    mine.zero_grad()
+    seeded()
+    mine(*batch()).square().mean().backward()
+    seeded()
+    twin(*batch()).square().mean().backward()
+    local_mean(twin)
+    return differences(mine, twin)
+
+
+def test_a_training_forward_on_one_rank_alone_keeps_the_ranks_in_step(ranks: Ranks) -> None:
+    """Buffers are sent with backward, which ranks have in common, not with forward."""
+    assert ranks(forward_only_on_rank_0, 2) == [[]] * 2
+
+
 def input_gradient_on_one_rank() -> list[str]:
     """Names of what differs after rank 0 alone asked for the gradient of its input."""
     mine, twin = twin_of(ZOO["mlp"].build)

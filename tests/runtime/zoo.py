@@ -278,7 +278,21 @@ def _tokens() -> tuple[torch.Tensor]:
     return (torch.randint(20, (4, 7)),)
 
 
+class SparseEmbedding(nn.Module):
+    """An embedding with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(30, 4, sparse=True), nn.Linear(4, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(batch, time) to (batch, time, 2)."""
+        logits: torch.Tensor = self.head(self.embed(tokens))
+        return logits
+
+
 ZOO: dict[str, Entry] = {
+    "sparse": Entry(build=SparseEmbedding, batch=_tokens),
     "mlp": Entry(build=_mlp, batch=_rows),
     "conv_bn": Entry(build=ConvNet, batch=lambda: (torch.randn(4, 3, 8, 8),)),
     "channels_last": Entry(
