@@ -11,6 +11,7 @@ from autopar import compat
 from autopar.capture.call import Call
 from autopar.capture.gate import compare, eager_step, program_step
 from autopar.capture.opaque import wrap_opaque
+from autopar.capture.outputs import unpack_outputs
 from autopar.capture.source import failing_line
 from autopar.capture.state import ModelState
 from autopar.capture.symbolic import refusal, trace_symbolic
@@ -53,6 +54,7 @@ def capture(
         return wrap_opaque(model, call, refusal(error), source=failing_line(error))
     if eager is None:
         return program
+    program = unpack_outputs(program, eager.structure)
     try:
         step = program_step(program, call, state)
         # The first eager step may be unlike all later ones: libraries import on their first call.

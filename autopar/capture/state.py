@@ -217,7 +217,8 @@ class RandomStreams:
 
     def _comparable(self, numpy: bool) -> tuple[Any, ...]:
         torches = tuple(state.numpy().tobytes() for state in (self._torch, *self._cuda))
-        return (self._python, torches, (self._numpy[1].tobytes(), *self._numpy[2:]) if numpy else ())
+        name, keys, *rest = self._numpy if numpy and self._numpy is not None else ("", None)
+        return (self._python, torches, name, None if keys is None else keys.tobytes(), *rest)
 
 
 def _numpy_random() -> Any:

@@ -125,6 +125,8 @@ def _read_options(text: str, position: int) -> tuple[dict[str, Any], int]:
         match = re.compile(r"(\w+)\s*=\s*").match(text, position)
         if match is None:
             raise _unreadable(text, position, "an option such as cap_mb=25, or '}'")
+        if match.group(1) in options:
+            raise _unreadable(text, position, f"{match.group(1)!r} once only")
         options[match.group(1)], position = _read_value(text, match.end())
         position = _skip(text, position)
         if text[position : position + 1] == ",":

@@ -40,9 +40,10 @@ def _well_formed(program: Program) -> Iterator[str]:
 
 def _inputs_kept(program: Program) -> Iterator[str]:
     names = [node.name for node in program.find("placeholder")]
-    expected = len(program.lifted) + len(program.signature.inputs)
-    if len(names) != expected:
-        yield f"it has {len(names)} inputs, its signature names {expected}"
+    lifted, inputs = names[: len(program.lifted)], names[len(program.lifted) :]
+    if len(lifted) != len(program.lifted) or inputs != list(program.signature.inputs):
+        expected = [*(f"{name} (lifted)" for name in program.lifted), *program.signature.inputs]
+        yield f"its inputs are {', '.join(names) or 'none'} and should be {', '.join(expected) or 'none'}"
 
 
 def _one_output(program: Program) -> Iterator[str]:
@@ -62,9 +63,25 @@ def _planned_once(program: Program) -> Iterator[str]:
         places.setdefault(local.name, []).append("local")
     if not program.plan.buckets and not program.plan.local:
         return  # a strategy that synchronises nothing
+    trainable = program.trainable()
     for name, found in places.items():
-        if len(found) != 1:
+        if name not in trainable:
+            yield f"parameter {name!r} is planned, but the model trains none of that name"
+        elif len(found) != 1:
             yield f"parameter {name!r} is in {' and '.join(found) or 'no bucket and not declared local'}"
+        elif found == ["local"] and name in program.ready_order:
+            yield f"parameter {name!r} is declared local but gets a gradient"
+
+
+def _one_kind(program: Program) -> Iterator[str]:
+    if program.plan is None:
+        return
+    specs = {spec.name: spec for spec in program.plan.parameters}
+    for bucket in program.plan.buckets:
+        kind = (bucket.dtype, bucket.device, bucket.layout, bucket.route)
+        for name in bucket.parameters:
+            if name in specs and specs[name].key != kind:
+                yield f"bucket {bucket.index} is {'/'.join(kind)} and holds {name!r}, {'/'.join(specs[name].key)}"
 
 
 def _ready_order_kept(program: Program) -> Iterator[str]:
@@ -80,16 +97,19 @@ def _ready_order_kept(program: Program) -> Iterator[str]:
 def _synced_as_planned(program: Program) -> Iterator[str]:
     if program.plan is None or "synced" not in program.provides:
         return
-    nodes = {node.kwargs["bucket"]: node for node in program.find("call_function", ops.sync_gradients)}
+    nodes: dict[object, list[fx.Node]] = {}
+    for node in program.find("call_function", ops.sync_gradients):
+        nodes.setdefault(node.kwargs["bucket"], []).append(node)
     sources: dict[fx.Node, str] = dict(parameter_reads(program))
     sources |= zip(program.find("placeholder"), program.lifted, strict=False)
     for bucket in program.plan.buckets:
         if bucket.route != "graph":
             continue
-        node = nodes.pop(bucket.index, None)
-        if node is None:
-            yield f"bucket {bucket.index} has no node"
+        found = nodes.pop(bucket.index, [])
+        if len(found) != 1:
+            yield f"bucket {bucket.index} has {'several nodes' if found else 'no node'}"
             continue
+        (node,) = found
         carried = [sources.get(arg) for arg in node.args]  # type: ignore[arg-type]
         if tuple(carried) != bucket.parameters:
             missing = sorted(set(bucket.parameters) - set(carried))
@@ -116,6 +136,7 @@ RULES: dict[str, Rule] = {
     "the inputs match the signature": _inputs_kept,
     "there is one output": _one_output,
     "every trainable parameter is planned once": _planned_once,
+    "a bucket holds parameters of one kind": _one_kind,
     "buckets are launched in ready order": _ready_order_kept,
     "every bucket is synchronised as planned": _synced_as_planned,
     "annotations name planned buckets": _annotated_buckets,

@@ -1,5 +1,7 @@
 """Small models for capture: each one does one thing that a graph can or cannot hold."""
 
+# ruff: noqa: D102 - a forward is what its class says
+
 from __future__ import annotations
 
 import random

@@ -1,9 +1,12 @@
 """What a graph cannot hold stays eager, in the smallest piece, with the place and the reason."""
 
+# ruff: noqa: D102 - a forward is what its class says
+
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +61,7 @@ def test_remark_points_at_the_line_that_forced_it() -> None:
     """Not at the call of the module, when the failure has a line of its own."""
     (remark,) = [one for one in captured(branches_on_values).remarks if one.kind == "missed"]
     assert remark.source is not None
-    line = open(remark.source.file).readlines()[remark.source.line - 1]
+    line = Path(remark.source.file).read_text().splitlines()[remark.source.line - 1]
     assert line.strip() == "if x.sum() > 0:"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from autopar import compat
+from autopar.errors import OptionError
 from autopar.partitioner.buckets import assign_buckets
 from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.passes.base import PassContext, PassResult
@@ -25,6 +27,9 @@ class AssignBuckets:
     Args:
         cap_mb: size at which a bucket is closed, in MiB; 0 is one parameter a bucket.
         first_mb: the same for the first bucket, in MiB; never above ``cap_mb``.
+
+    Raises:
+        OptionError: a cap is no number, or negative.
     """
 
     cap_mb: float = 25.0
@@ -33,12 +38,19 @@ class AssignBuckets:
     requires: ClassVar[frozenset[str]] = frozenset({"backward-order"})
     provides: ClassVar[frozenset[str]] = frozenset({"plan", "buckets"})
 
+    def __post_init__(self) -> None:
+        for option, value in (("cap_mb", self.cap_mb), ("first_mb", self.first_mb)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise OptionError(
+                    f"The option {option} of pass 'bucket' is {value!r}.", mend="It must be a number of MiB, 0 or more."
+                )
+
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Sets ``program.plan``.
 
         Raises:
             PlanError: the context's plan was made for another model.
-            OptionError: a cap is negative.
         """
         specs = parameter_specs(program)
         if ctx.plan is not None:

@@ -38,7 +38,7 @@ class DDPSync:
             reads.setdefault(name, []).append(node)
         buckets = [bucket for bucket in program.plan.buckets if bucket.route == "graph"]
         order = {node: index for index, node in enumerate(program.graph.nodes)}
-        for bucket in buckets:
+        for bucket in reversed(buckets):  # so that of nodes before one use the bucket that is ready first is nearest
             _insert(program, bucket, reads, order)
         nodes, hooks = len(buckets), len(program.plan.buckets) - len(buckets)
         remark = Remark(
