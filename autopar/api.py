@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
+from autopar.attach import Attachment, attach, attachment_of, detach
 from autopar.capture.ladder import capture
 from autopar.errors import UsageError
 from autopar.partitioner.plan import Plan
@@ -19,7 +20,6 @@ from autopar.passes.base import PassContext
 from autopar.passes.pipeline import build, parse
 from autopar.passes.runner import run_pipeline
 from autopar.program import Program
-from autopar.runtime.attach import Attachment, attach, attachment_of, detach
 from autopar.runtime.loader import ShardedLoader
 from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
@@ -133,13 +133,8 @@ def no_sync(model: nn.Module) -> Iterator[None]:
     attachment = attachment_of(model)
     if attachment is None:
         raise UsageError(f"This {type(model).__name__} is not parallel.", mend="Call autopar.parallelize(model) first.")
-    executor = attachment.start()
-    before = executor.synchronise
-    executor.synchronise = False
-    try:
+    with attachment.accumulating():
         yield
-    finally:
-        executor.synchronise = before
 
 
 def shard(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 import autopar
 from autopar.errors import LaunchError, ModelError, OptionError, UnknownNameError, UsageError
-from autopar.runtime.attach import attachment_of
+from autopar.attach import attachment_of
 
 
 @pytest.fixture(autouse=True)

@@ -140,7 +140,7 @@ def _build(imports: Imports, program: Program, plan: Plan, source: Source) -> li
     write = Writer(imports, str)
     options = write.expression({name: plan.options[name] for name in plan.options if name in _own_options(plan)})
     resolve = imports.member("autopar.strategies", "resolve")
-    install = imports.member("autopar.runtime.attach", "install")
+    install = imports.member("autopar.attach", "install")
     modes = write.expression(dict(program.mode_dependent))
     keywords = ["plan=PLAN", "strategy=strategy", prefixed("modes=", modes)]
     devices = plan.options.get("devices")

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from autopar import compat
+from autopar.attach import Attachment
 from autopar.errors import ModelError
-from autopar.runtime.attach import Attachment
 from autopar.strategies.data_parallel import DataParallel as Strategy
 
 __all__ = ["DataParallel"]

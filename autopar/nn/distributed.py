@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from autopar import compat
+from autopar.attach import Attachment
 from autopar.compilation import require_trainable
-from autopar.runtime.attach import Attachment
 from autopar.strategies.ddp import DDP
 
 __all__ = ["DistributedDataParallel"]
@@ -127,13 +127,8 @@ class DistributedDataParallel(nn.Module):
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """Within this block backward only adds to the local ``.grad``; the forward must be inside."""
-        executor = self._attachment.start()
-        before = executor.synchronise
-        executor.synchronise = False
-        try:
+        with self._attachment.accumulating():
             yield
-        finally:
-            executor.synchronise = before
 
     def register_comm_hook(self, state: object, hook: Callable[..., Any]) -> None:
         """Communication hooks are not there yet."""
@@ -141,9 +136,7 @@ class DistributedDataParallel(nn.Module):
 
     def join(self, *args: Any, **kwargs: Any) -> Any:
         """Joining of uneven inputs is not there yet."""
-        raise NotImplementedError(
-            "autopar's DistributedDataParallel has no join() yet: give all ranks equal batches."
-        )
+        raise NotImplementedError("autopar's DistributedDataParallel has no join() yet: give all ranks equal batches.")
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DistributedDataParallel:
         super()._apply(fn, recurse)
@@ -174,9 +167,7 @@ def _group(process_group: dist.ProcessGroup | None, mesh: DeviceMesh | None) -> 
     if process_group is not None:
         return process_group
     if not dist.is_initialized():
-        raise ValueError(
-            "Default process group has not been initialized, please make sure to call init_process_group."
-        )
+        raise ValueError("Default process group has not been initialized, please make sure to call init_process_group.")
     assert dist.group.WORLD is not None
     return dist.group.WORLD
 
@@ -197,9 +188,7 @@ def _device_ids(
         return None
     if len(device_ids) != 1:
         raise ValueError("device_ids can only be None or contain a single element.")
-    index = (
-        torch.device("cuda", device_ids[0]).index if isinstance(device_ids[0], int) else device_ids[0].index
-    )
+    index = torch.device("cuda", device_ids[0]).index if isinstance(device_ids[0], int) else device_ids[0].index
     if index is None:
         warnings.warn("device_ids has a device without an index; inputs stay where they are.", stacklevel=3)
         return None
@@ -208,7 +197,5 @@ def _device_ids(
 
 def _moved(tree: Any, device: torch.device) -> Any:
     leaves, spec = compat.tree_flatten(tree)
-    moved = [
-        leaf.to(device, non_blocking=True) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves
-    ]
+    moved = [leaf.to(device, non_blocking=True) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     return compat.tree_unflatten(moved, spec)

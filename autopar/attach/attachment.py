@@ -1,0 +1,216 @@
+"""What autopar keeps for one parallel module: its strategy, its executor and its compiled programs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopar import compat
+from autopar.attach.calls import Entry, call_key
+from autopar.compilation import Compilation, compile_program
+from autopar.errors import AutoparError
+from autopar.partitioner.plan import Plan
+from autopar.program import Program
+from autopar.runtime.executor import Executor, Runnable
+from autopar.runtime.slots import ModelGuard
+from autopar.strategies.base import Strategy
+
+__all__ = ["Attachment", "Printed"]
+
+_MAX_PROGRAMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A transformed forward in the form of Python source.
+
+    Attributes:
+        forward: called as ``forward(model, *args, **kwargs)``.
+        modes: paths of the modules whose train/eval flag the source has frozen, with the flag; in
+            another mode the model's own forward runs.
+    """
+
+    forward: Callable[..., Any]
+    modes: Mapping[str, bool]
+
+
+class Attachment:
+    """Everything that autopar keeps for one parallel module.
+
+    Args:
+        strategy: decides pipeline and runtime.
+        pipeline: another pass pipeline than the strategy's.
+        plan: a plan to follow instead of solving one.
+        gate: compare one step of each captured program with eager.
+        printed: a forward that was printed from a program of this model, to run in place of capturing.
+
+    Attributes:
+        compilation: the first compilation; None before the first forward.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        pipeline: str | None = None,
+        plan: Plan | None = None,
+        gate: bool = True,
+        printed: Printed | None = None,
+    ) -> None:
+        self.printed = printed
+        self.strategy, self.pipeline, self.plan, self.gate = strategy, pipeline, plan, gate
+        self.model: nn.Module | None = None
+        self.executor: Executor | None = None
+        self.compilation: Compilation | None = None
+        self._gave_up = False
+        self._entries: list[Entry] = []
+        self._guard: ModelGuard | None = None
+
+    def start(self) -> Executor:
+        """Joins the group and makes all ranks start alike; done once."""
+        if self.executor is None:
+            assert self.model is not None, "start() comes after install()"
+            self.executor = self.strategy.start(self.model)
+        return self.executor
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Within this block forwards are not synchronised: backward only adds to the local ``.grad``."""
+        executor = self.start()
+        before, executor.synchronise = executor.synchronise, False
+        try:
+            yield
+        finally:
+            executor.synchronise = before
+
+    def compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        """Captures this call, rewrites it and prepares it to run."""
+        model, executor = self.model, self.start()
+        assert model is not None
+        if self.printed is not None:
+            return self._follow_printed(self.printed, args, kwargs)
+
+        def attempt(plan: Plan | None) -> Compilation:
+            return compile_program(
+                model,
+                args,
+                kwargs,
+                self.strategy,
+                pipeline=self.pipeline,
+                plan=plan or self.plan,
+                world_size=executor.world_size,
+                replicas=executor.replicas,
+                gate=self.gate,
+            )
+
+        if self.compilation is None:
+            self.compilation = executor.agree(attempt)
+            return self._remember(self.compilation.lowered, args, kwargs)
+        if len(self._entries) >= _MAX_PROGRAMS:
+            # Something varies from call to call, such as a step number: do not compile for ever.
+            if not self._gave_up:
+                warnings.warn(_too_many_kinds(model), stacklevel=2)
+                self._gave_up = True
+            return self._eager_entry(args, kwargs)
+        # Ranks reach a new kind of call at different steps, if at all: keep to the agreed plan and
+        # send nothing. A graph that cannot follow the plan is not used; hooks serve the plan then.
+        try:
+            again = attempt(self.compilation.plan)
+        except AutoparError:
+            return self._keep(self._eager_entry(args, kwargs))
+        return self._remember(again.lowered, args, kwargs)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The module's forward."""
+        model = self.model
+        assert model is not None
+        if not torch.is_grad_enabled():
+            return _original_forward(model)(args, kwargs)
+        if self._guard is not None and not self._guard.holds():
+            if _stands_aside(model):
+                return _original_forward(model)(args, kwargs)
+            self.invalidate()
+        key = call_key(args, kwargs)
+        for entry in self._entries:
+            if entry.fits(key):
+                return entry.run(args, kwargs)
+        if self._guard is None and _stands_aside(model):
+            return _original_forward(model)(args, kwargs)
+        return self.compile(args, kwargs).run(args, kwargs)
+
+    def invalidate(self) -> None:
+        """Forgets what was compiled: the module was moved, or its parameters changed."""
+        if self.executor is not None:
+            self.executor.close()
+        self.executor = self.compilation = self._guard = None
+        self._entries.clear()
+
+    def _remember(self, lowered: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        assert self.executor is not None
+        assert self.model is not None
+        modes = [(self.model.get_submodule(path), flag) for path, flag in lowered.mode_dependent.items()]
+        if self._guard is None:
+            self._guard = ModelGuard(self.model)
+        return self._keep(Entry(call_key(args, kwargs), modes, self.executor.prepare(lowered)))
+
+    def _follow_printed(self, printed: Printed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        model, executor, plan = self.model, self.executor, self.plan
+        assert model is not None
+        assert executor is not None
+        assert plan is not None
+        run = executor.follow(plan, lambda args, kwargs: printed.forward(model, *args, **kwargs))
+        modes = [(model.get_submodule(path), flag) for path, flag in printed.modes.items()]
+        self._guard = self._guard or ModelGuard(model)
+        if any(module.training is not flag for module, flag in modes):
+            return self._keep(self._eager_entry(args, kwargs))
+        return self._keep(Entry(call_key(args, kwargs), modes, run))
+
+    def _eager_entry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        assert self.model is not None
+        assert self.executor is not None
+        modes = [(module, module.training) for module in self.model.modules()]
+        run = self.executor.eager(_original_forward(self.model))
+        return Entry(call_key(args, kwargs), modes, run)
+
+    def _keep(self, entry: Entry) -> Entry:
+        self._entries.append(entry)
+        return entry
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
+        return Attachment(self.strategy, pipeline=self.pipeline, plan=self.plan, gate=self.gate, printed=self.printed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_attachment, (self.strategy, self.pipeline, self.plan, self.gate))
+
+
+def _rebuild_attachment(strategy: Strategy, pipeline: str | None, plan: Plan | None, gate: bool) -> Attachment:
+    return Attachment(strategy, pipeline=pipeline, plan=plan, gate=gate)
+
+
+def _stands_aside(model: nn.Module) -> bool:
+    """Whether this call trains nothing of the model, so that there is nothing to synchronise.
+
+    Either everything is frozen for now, as a discriminator is while its generator trains, or the
+    parameters are tensors of the caller's (``torch.func.functional_call``), which get the gradients.
+    """
+    parameters = list(model.parameters())
+    return not any(p.requires_grad for p in parameters) or not all(isinstance(p, nn.Parameter) for p in parameters)
+
+
+def _too_many_kinds(model: nn.Module) -> str:
+    return (
+        f"autopar compiled {type(model).__name__} for {_MAX_PROGRAMS} kinds of calls and runs further kinds eagerly, "
+        "with gradients gathered by hooks. Calls differ in kind by their structure, by dtypes and numbers of dims, "
+        "and by the value of every argument that is no tensor: give what varies as a tensor."
+    )
+
+
+def _original_forward(model: nn.Module) -> Runnable:
+    forward = compat.original_class(model).forward
+    return lambda args, kwargs: forward(model, *args, **kwargs)

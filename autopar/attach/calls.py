@@ -1,0 +1,50 @@
+"""Which calls a compiled program is exact for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopar import compat
+from autopar.capture.inputs import is_constant
+from autopar.runtime.executor import Runnable
+
+__all__ = ["Entry", "call_key"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A compiled program with what it is exact for."""
+
+    key: Any
+    modes: Sequence[tuple[nn.Module, bool]]
+    run: Runnable
+
+    def fits(self, key: Any) -> bool:
+        """Whether it may serve a call of this key, in the modes that the modules are in now."""
+        return bool(self.key == key) and all(module.training is flag for module, flag in self.modes)
+
+
+def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a graph is specialised on: structure, constants, and kinds of tensors; never sizes."""
+    if not kwargs and all(type(arg) is torch.Tensor for arg in args):
+        spec: Any = len(args)
+        leaves: Sequence[Any] = args
+    else:
+        leaves, spec = compat.tree_flatten((args, kwargs))
+    return (
+        spec,
+        [_leaf_key(leaf) for leaf in leaves],
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+    )
+
+
+def _leaf_key(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return (leaf.dtype, leaf.device.type, leaf.dim(), leaf.layout)
+    return (type(leaf), leaf) if is_constant(leaf) else type(leaf)
