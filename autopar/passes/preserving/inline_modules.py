@@ -112,7 +112,8 @@ class _Opened:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
         if isinstance(value, torch.Tensor):
-            return fx.Proxy(self._tracer.graph.get_attr(f"{self._path}.{name}"), self._tracer)
+            read = self._tracer.graph.create_node("get_attr", f"{self._path}.{name}")
+            return fx.Proxy(read, self._tracer)
         if isinstance(value, MethodType) and value.__self__ is self._module:
             return MethodType(value.__func__, self)
         return value
