@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import autopar
-from autopar.errors import LaunchError, ModelError, OptionError, UnknownNameError, UsageError
 from autopar.attach import attachment_of
+from autopar.errors import LaunchError, ModelError, OptionError, UnknownNameError, UsageError
 
 
 @pytest.fixture(autouse=True)

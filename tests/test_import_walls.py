@@ -34,7 +34,8 @@ MAY_IMPORT = {
 MAY_NOT_IMPORT = {
     "strategies": {"api", "cli", "emit", "view", "capture", "passes"},
     "compilation": {"api", "cli", "emit", "view", "runtime"},
-    "runtime": {"api", "cli", "emit", "view"},
+    "runtime": {"api", "attach", "cli", "emit", "view"},
+    "attach": {"api", "cli", "emit", "view"},
     "emit": {"api", "cli", "view"},
     "nn": {"cli", "emit", "view"},
     "api": {"cli", "emit", "view"},

@@ -54,18 +54,23 @@ def trace_symbolic(model: nn.Module, call: Call, state: ModelState) -> Program:
     if reason is not None:
         raise UntraceableError(reason)
     stateful: dict[nn.Module, str] = {}
+    hidden: dict[nn.Module, set[str]] = {}
     draws = False
     while True:
         tracer = _RegionTracer(model, call, stateful, follow_random=draws)
         streams = RandomStreams()
+        for module, names in hidden.items():
+            vars(module).update(dict.fromkeys(names, _STALE))
         try:
             graph = tracer.capture()
         finally:
             changes, drew = state.restore(), streams != RandomStreams()
             streams.restore()
+        changed = {module: set(names) - hidden.get(module, set()) for module, names in changes.items()}
         found = {
-            module: f"its forward changes the attribute {', '.join(map(repr, names))}"
-            for module, names in changes.items()
+            module: f"its forward changes the attribute {', '.join(map(repr, sorted(names)))}"
+            for module, names in changed.items()
+            if names
         } | tracer.buffer_writers(graph)
         if not found and not drew:
             break
@@ -74,6 +79,7 @@ def trace_symbolic(model: nn.Module, call: Call, state: ModelState) -> Program:
         if model in found:
             raise UntraceableError(found[model])
         stateful |= found
+        hidden |= {module: hidden.get(module, set()) | changed[module] for module in changed}
         draws = draws or drew
     module = fx.GraphModule(model, graph, class_name=compat.original_class(model).__name__)
     return Program(
@@ -159,6 +165,8 @@ class _RegionTracer(fx.Tracer):
             for index, leaf in enumerate(outputs):
                 if isinstance(leaf, fx.Proxy):
                     continue
+                if leaf is _STALE:
+                    raise UntraceableError(_READS_STALE)
                 if not isinstance(leaf, (bool, int, float, str, type(None))):
                     raise UntraceableError(f"it returns a {type(leaf).__name__}, which is no structure of tensors")
                 self.out_constants[index] = leaf
@@ -235,6 +243,10 @@ class _RegionTracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """Refuses tensors that are neither parameter nor buffer nor attribute: they would be baked in."""
+        if a is _STALE:
+            raise UntraceableError(_READS_STALE)
+        if isinstance(a, torch.Generator):
+            raise UntraceableError("it draws from a generator of its own")
         if isinstance(a, torch.Tensor):
             if id(a) in self.state_names:
                 return self.getattr("", a, {}).node
@@ -296,6 +308,8 @@ class _RegionTracer(fx.Tracer):
         self.state_reads = {name: read for name, read in self.state_reads.items() if read.node in alive}
 
 
+_STALE = object()  # stands in for attributes that an opaque module changes: their value is not known yet
+_READS_STALE = "it reads an attribute that an opaque module changes"
 _CONTROL_FLOW = "its Python control flow depends on a tensor"
 _MENDS = {
     _CONTROL_FLOW: "Use torch.where, or move the branch into a small submodule of its own.",

@@ -283,3 +283,51 @@ def test_gradients_of_the_program_are_eager_s(middle: Callable[..., Any]) -> Non
     model.middle.total.zero_()
     expected = torch.autograd.grad(model(x()).square().sum(), parameters, allow_unused=True)
     assert all(a is b or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+class ReadsLast(nn.Module):
+    """Reads what an opaque child remembers, as mixtures of experts do with their auxiliary loss."""
+
+    def __init__(self, attribute: str) -> None:
+        super().__init__()
+        self.child, self.attribute = Part(remembers_all), attribute
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.child(x)
+        read = getattr(self.child, self.attribute)
+        return out + (read[-1] if isinstance(read, list) else read)
+
+
+def remembers_all(self: Part, x: torch.Tensor) -> torch.Tensor:
+    """Changes an attribute, a list and a buffer."""
+    self.last_input = x
+    self.seen.append(x)
+    self.total = self.total + x.detach().sum(0)
+    return self.fc(x)
+
+
+@pytest.mark.parametrize("attribute", ["last_input", "total"])
+@pytest.mark.parametrize("gate", [True, False], ids=["gated", "ungated"])
+def test_reader_of_what_an_opaque_module_changes(attribute: str, gate: bool) -> None:
+    """The value of the attribute while tracing is the last step's: its reader stays whole, too."""
+    model = Trunk(ReadsLast(attribute))
+    program = capture(model, (x(),), gate=gate)
+    assert opaque_paths(program) == ["middle"]
+    assert "reads an attribute that an opaque module changes" in program.remarks[0].message
+    assert model.middle.child.last_input is None
+    assert torch.equal(model.middle.child.total, torch.zeros(4))
+
+
+def test_root_that_reads_what_an_opaque_module_changes() -> None:
+    """There is nothing smaller than the whole model then."""
+    program = capture(ReadsLast("last_input"), (x(),), gate=False)
+    assert program.front_end == "opaque"
+
+
+def test_own_generator_is_refused() -> None:
+    """Its state cannot be an argument of a node; nothing is left on the model."""
+    part = Part(lambda self, x: self.fc(x) + torch.rand(4, generator=self.generator))
+    part.generator = torch.Generator()
+    program = capture(Trunk(part), (x(),))
+    assert "draws from a generator of its own" in program.remarks[0].message
+    assert not [name for name in vars(program.model) if "opaque" in name]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 import autopar
 
@@ -29,17 +30,22 @@ def test_first_capture_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def seconds(function: Callable[[], object]) -> float:
+    """CPU time of the best of three runs."""
+    taken = []
+    for _ in range(3):
+        started = time.process_time()
+        function()
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
 def test_a_thousand_operations() -> None:
-    """Under a second on a machine that computes 10 million additions in half a second."""
-    started = time.process_time()
-    total = 0
-    for number in range(2_000_000):
-        total += number
-    unit = (time.process_time() - started) * 5 / 0.5
+    """Against ``torch.fx.symbolic_trace`` of the same model, since machines differ: 6 times as measured.
+
+    A machine that needs 50 ms for that needs 0.3 s for capture, gate, opening modules and shapes.
+    """
     layers = [nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(500)]
     model, batch = nn.Sequential(*layers), torch.ones(2, 8)
-    autopar.trace(model[:1], batch)
-    started = time.process_time()
-    program = autopar.trace(model, batch)
-    assert len(list(program.find("call_function"))) == 1_000
-    assert time.process_time() - started < 1.0 * max(unit, 1.0)
+    assert len(list(autopar.trace(model, batch).find("call_function"))) == 1_000
+    assert seconds(lambda: autopar.trace(model, batch)) < 12 * seconds(lambda: fx.symbolic_trace(model))

@@ -102,9 +102,7 @@ class Replicate:
             },
         )
         if count == 1:
-            alone = Remark(
-                kind="passed", stage=self.name, message="There is one replica, so nothing is split."
-            )
+            alone = Remark(kind="passed", stage=self.name, message="There is one replica, so nothing is split.")
             return PassResult(dataclasses.replace(program, plan=plan), changed=False, remarks=(alone,))
         replicated = _wrapped(program, replica, state, split, count=count, devices=devices, dim=self.dim)
         rules = ", ".join(f"output {i} as {rule}" for i, rule in enumerate(split.combine)) or "no output"
@@ -114,9 +112,7 @@ class Replicate:
             stage=self.name,
             message=f"The batch is split over {count} replicas {where} and put together: {rules}.",
         )
-        return PassResult(
-            dataclasses.replace(replicated, plan=plan), changed=True, remarks=(done, *split.remarks)
-        )
+        return PassResult(dataclasses.replace(replicated, plan=plan), changed=True, remarks=(done, *split.remarks))
 
     def _split(self, program: Program, run: Run, count: int) -> Split:
         if self.gather == "exact" and count > 1:

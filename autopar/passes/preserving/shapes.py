@@ -40,12 +40,26 @@ class Shapes:
             )
             return PassResult(program, changed=False, remarks=(remark,))
         recorder = _Recorder(program)
-        with preserved(program.model), torch.inference_mode(False), torch.enable_grad(), recorder.counter:
+        with preserved(_changeable(program)), torch.inference_mode(False), torch.enable_grad(), recorder.counter:
             recorder.run(*fresh(program.example))
         remark = Remark(
             kind="analysis", stage=self.name, message=f"One forward takes {recorder.counter.total:,} FLOPs."
         )
         return PassResult(program, changed=False, remarks=(remark,))
+
+
+def _changeable(program: Program) -> nn.Module:
+    """The modules that running the program may change; an operation changes none (capture saw to that)."""
+    if program.front_end == "opaque":
+        return program.model
+    targets = {str(node.target) for node in program.graph.nodes if node.op in ("call_module", "get_attr")}
+    found = [_fetch(program.graph_module, target) for target in targets]
+    return nn.ModuleList(module for module in found if isinstance(module, nn.Module))
+
+
+def _fetch(root: nn.Module, target: str) -> Any:
+    owner, _, name = target.rpartition(".")
+    return getattr(root.get_submodule(owner), name)
 
 
 class _Recorder(fx.Interpreter):
