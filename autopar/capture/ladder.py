@@ -14,7 +14,8 @@ from autopar.capture.opaque import wrap_opaque
 from autopar.capture.outputs import unpack_outputs
 from autopar.capture.source import failing_line
 from autopar.capture.state import ModelState
-from autopar.capture.symbolic import refusal, trace_symbolic
+from autopar.capture.symbolic import trace_symbolic
+from autopar.capture.tracer import refusal
 from autopar.errors import ModelError
 from autopar.program import Program, Remark
 
