@@ -45,6 +45,7 @@ def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Program:
         Exception: whatever the model itself raises on this call.
 
     Example:
+        >>> import torch
         >>> program = trace(nn.Linear(10, 1), torch.randn(32, 10))
         >>> [node.name for node in program.graph.nodes]
         ['input_1', 'weight', 'bias', 'linear', 'output']

@@ -170,6 +170,8 @@ class Program:
         front_end: the rung of the capture ladder that made it: ``"symbolic"`` or ``"opaque"``.
         example: tensor leaves of the inputs it was captured with.
         mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
+        attributes: module path and name of the plain attributes (numbers, strings, tuples) whose values
+            the graph has baked in, with the value.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
         ready_order: trainable parameters in the order in which their gradients become ready.
@@ -183,6 +185,7 @@ class Program:
     front_end: Literal["symbolic", "opaque"]
     example: tuple[torch.Tensor, ...]
     mode_dependent: Mapping[str, bool] = field(default_factory=dict)
+    attributes: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
     ready_order: tuple[str, ...] = ()

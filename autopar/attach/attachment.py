@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.attach.calls import Entry, call_key
+from autopar.attach.calls import Entry, Facts, call_key
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
 from autopar.partitioner.plan import Plan
@@ -154,10 +154,10 @@ class Attachment:
     def _remember(self, lowered: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         assert self.executor is not None
         assert self.model is not None
-        modes = [(self.model.get_submodule(path), flag) for path, flag in lowered.mode_dependent.items()]
+        facts = Facts(self.model, {**_flags(lowered.mode_dependent), **lowered.attributes})
         if self._guard is None:
             self._guard = ModelGuard(self.model)
-        return self._keep(Entry(call_key(args, kwargs), modes, self.executor.prepare(lowered)))
+        return self._keep(Entry(call_key(args, kwargs), facts, self.executor.prepare(lowered)))
 
     def _follow_printed(self, printed: Printed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         model, executor, plan = self.model, self.executor, self.plan
@@ -165,18 +165,18 @@ class Attachment:
         assert executor is not None
         assert plan is not None
         run = executor.follow(plan, lambda args, kwargs: printed.forward(model, *args, **kwargs))
-        modes = [(model.get_submodule(path), flag) for path, flag in printed.modes.items()]
+        facts = Facts(model, _flags(printed.modes))
         self._guard = self._guard or ModelGuard(model)
-        if any(module.training is not flag for module, flag in modes):
+        if not facts.hold():
             return self._keep(self._eager_entry(args, kwargs))
-        return self._keep(Entry(call_key(args, kwargs), modes, run))
+        return self._keep(Entry(call_key(args, kwargs), facts, run))
 
     def _eager_entry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         assert self.model is not None
         assert self.executor is not None
-        modes = [(module, module.training) for module in self.model.modules()]
+        facts = Facts(self.model, _flags({path: module.training for path, module in self.model.named_modules()}))
         run = self.executor.eager(_original_forward(self.model))
-        return Entry(call_key(args, kwargs), modes, run)
+        return Entry(call_key(args, kwargs), facts, run)
 
     def _keep(self, entry: Entry) -> Entry:
         self._entries.append(entry)
@@ -187,6 +187,10 @@ class Attachment:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild_attachment, (self.strategy, self.pipeline, self.plan, self.gate))
+
+
+def _flags(modes: Mapping[str, bool]) -> dict[tuple[str, str], bool]:
+    return {(path, "training"): flag for path, flag in modes.items()}
 
 
 def _rebuild_attachment(strategy: Strategy, pipeline: str | None, plan: Plan | None, gate: bool) -> Attachment:

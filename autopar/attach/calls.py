@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,24 @@ from autopar import compat
 from autopar.capture.inputs import is_constant
 from autopar.runtime.executor import Runnable
 
-__all__ = ["Entry", "call_key"]
+__all__ = ["Entry", "Facts", "call_key"]
+
+
+class Facts:
+    """Attributes of modules whose values a program has baked in, compared at every call.
+
+    Args:
+        model: the owner.
+        values: path of a module and name of its attribute, to the value.
+    """
+
+    def __init__(self, model: nn.Module, values: Mapping[tuple[str, str], Any]) -> None:
+        self._places = [(vars(model.get_submodule(path)), name) for path, name in values]
+        self._values = list(values.values())
+
+    def hold(self) -> bool:
+        """Whether all of them are as they were."""
+        return [holder.get(name) for holder, name in self._places] == self._values
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +38,12 @@ class Entry:
     """A compiled program with what it is exact for."""
 
     key: Any
-    modes: Sequence[tuple[nn.Module, bool]]
+    facts: Facts
     run: Runnable
 
     def fits(self, key: Any) -> bool:
-        """Whether it may serve a call of this key, in the modes that the modules are in now."""
-        return bool(self.key == key) and all(module.training is flag for module, flag in self.modes)
+        """Whether it may serve a call of this key, with the modules as they are now."""
+        return bool(self.key == key) and self.facts.hold()
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -83,5 +83,9 @@ def trace_symbolic(model: nn.Module, call: Call, state: ModelState) -> Program:
         front_end="symbolic",
         example=call.tensors,
         mode_dependent={tracer.path_of_module(m): flag for m, flag in tracer.watch.read_training.items()},
+        attributes={
+            (tracer.path_of_module(module), name): value
+            for (module, name), value in tracer.watch.read_attributes.items()
+        },
         remarks=tracer.remarks(),
     )

@@ -14,7 +14,7 @@ from torch import fx, nn
 from autopar import compat
 from autopar.capture.recorded import UntraceableError
 
-__all__ = ["Watch", "ambient_modes"]
+__all__ = ["PLAIN", "Watch", "ambient_modes"]
 
 _FACTORIES = (
     "arange", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randint",
@@ -22,18 +22,25 @@ _FACTORIES = (
 )  # fmt: skip
 
 
+PLAIN = (bool, int, float, str, type(None), tuple)
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
 class Watch:
     """Within ``watching()``: tensor factories become nodes, so that nothing random or mutable is
     baked in; custom ``autograd.Function``s and saved-tensor hooks (checkpointing) refuse the region
     that uses them; reads of ``module.training`` are recorded, since the graph is exact for that mode
-    only. Other threads (a data loader's) are not disturbed.
+    only, and so are reads of other attributes that hold plain values, which the graph bakes in.
+    Other threads (a data loader's) are not disturbed.
 
     Attributes:
         read_training: the modules whose flag was read, with the flag.
+        read_attributes: module and attribute name of every plain value that was read, with the value.
     """
 
     def __init__(self) -> None:
         self.read_training: dict[nn.Module, bool] = {}
+        self.read_attributes: dict[tuple[nn.Module, str], Any] = {}
         self._thread = threading.get_ident()
 
     @property
@@ -60,6 +67,13 @@ class Watch:
                 self.read_training[module] = flag
             return flag
 
+        def attribute(module: nn.Module, name: str) -> Any:
+            value = object.__getattribute__(module, name)
+            if type(value) in PLAIN and name not in _OF_EVERY_MODULE and name in vars(module):  # noqa: SIM102
+                if self.here and known(module):
+                    self.read_attributes[module, name] = value
+            return value
+
         def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
             if self.here:
                 raise UntraceableError(f"it uses the custom autograd function {cls.__name__}")
@@ -80,6 +94,7 @@ class Watch:
             for name in _FACTORIES:
                 stack.enter_context(_patched(torch, name, self._factory(getattr(torch, name), tracer)))
             stack.enter_context(_patched(nn.Module, "training", property(training, _set_training)))
+            stack.enter_context(_patched(nn.Module, "__getattribute__", attribute))
             stack.enter_context(_patched(torch.autograd.Function, "apply", classmethod(apply)))
             stack.enter_context(_patched(torch.autograd.graph.saved_tensors_hooks, "__enter__", enter))
             stack.enter_context(compat.before_custom_functions(refuse_function))

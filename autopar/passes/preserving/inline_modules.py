@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from autopar import ops
+from autopar.capture.watch import PLAIN
 from autopar.passes.base import PassContext, PassResult
 from autopar.program import NodeInfo, Program, Remark, annotate, info
 
@@ -52,11 +53,12 @@ class InlineModules:
         """Opens every call that can be opened."""
         remarks: list[Remark] = []
         opened = 0
+        baked = dict(program.attributes)
         for node in list(program.find("call_module")):
             if info(node).opaque:
                 continue
             module = program.graph_module.get_submodule(str(node.target))
-            if _is_open_book(module) and _open(program, node, module):
+            if _is_open_book(module) and _open(program, node, module, baked):
                 opened += 1
             elif type(module) in _BATCH_NORMS:
                 _open_batch_norm(program, node, module)
@@ -65,6 +67,7 @@ class InlineModules:
                 annotate(node, opaque=True)
                 remarks.append(_stays_whole(node, module))
         done = Remark(kind="passed", stage=self.name, message=f"{opened} modules were opened into operations.")
+        program = dataclasses.replace(program, attributes=baked)
         return PassResult(program, changed=opened > 0, remarks=(done, *remarks))
 
 
@@ -75,8 +78,10 @@ def _is_open_book(module: nn.Module) -> bool:
     return getattr(module, "max_norm", None) is None
 
 
-def _open(program: Program, call: fx.Node, module: nn.Module) -> bool:
+def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[str, str], Any]) -> bool:
     """Runs the module's own forward on stand-ins that write nodes where the call stands.
+
+    Adds to ``baked`` the plain attributes that it read: the operations hold for these values only.
 
     Returns:
         Whether that was possible: a forward may ask for the value of a size, as transposed
@@ -90,13 +95,15 @@ def _open(program: Program, call: fx.Node, module: nn.Module) -> bool:
 
     args: Any = fx.node.map_aggregate(call.args, stand_in)
     kwargs: Any = fx.node.map_aggregate(call.kwargs, stand_in)
+    opened = _Opened(module, path, tracer)
     try:
         with graph.inserting_before(call):
-            value = tracer.create_arg(type(module).forward(_Opened(module, path, tracer), *args, **kwargs))
+            value = tracer.create_arg(type(module).forward(opened, *args, **kwargs))
     except Exception:  # whatever it was, the module itself still runs
         while call.prev is not mark:
             graph.erase_node(call.prev)
         return False
+    baked.update(opened._read)
     while (mark := mark.next) is not call:
         mark.meta["autopar"] = dataclasses.replace(marked, module_path=path, created_by="inline-modules")
     _replace(program, call, value)
@@ -108,6 +115,7 @@ class _Opened:
 
     def __init__(self, module: nn.Module, path: str, tracer: fx.proxy.GraphAppendingTracer) -> None:
         self._module, self._path, self._tracer = module, path, tracer
+        self._read: dict[tuple[str, str], Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
@@ -116,6 +124,8 @@ class _Opened:
             return fx.Proxy(read, self._tracer)
         if isinstance(value, MethodType) and value.__self__ is self._module:
             return MethodType(value.__func__, self)
+        if type(value) in PLAIN and name in vars(self._module):
+            self._read[self._path, name] = value
         return value
 
 
