@@ -20,7 +20,10 @@ _OWN = frozenset({"nproc", "device", "no-replace", "debug"})
 @click.option("--no-replace", is_flag=True, help="Leave torch's DataParallel and DistributedDataParallel alone.")
 @debug_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[TORCHRUN OPTIONS] SCRIPT [ARGS]...")
-def run(nproc: int | None, device: str | None, no_replace: bool, words: tuple[str, ...]) -> int:
+@click.pass_obj
+def run(
+    settings: dict[str, bool], nproc: int | None, device: str | None, no_replace: bool, words: tuple[str, ...]
+) -> int:
     """Run a script, its DataParallel or DistributedDataParallel replaced by autopar's.
 
     Options that are not listed here go to torchrun; everything after SCRIPT goes to the script.
@@ -30,7 +33,15 @@ def run(nproc: int | None, device: str | None, no_replace: bool, words: tuple[st
     launcher, rest = _split(words)
     if not rest:
         raise UsageError("There is no script to run.", mend="Write `autopar run [options] SCRIPT [ARGS]...`.")
-    return run_script(rest[0], rest[1:], nproc=nproc, device=device, replace=not no_replace, torchrun_args=launcher)
+    return run_script(
+        rest[0],
+        rest[1:],
+        nproc=nproc,
+        device=device,
+        replace=not no_replace,
+        torchrun_args=launcher,
+        debug=settings["debug"],
+    )
 
 
 def _split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 """What runs in every rank of ``autopar run``: makes the replacements, then runs the user's script.
 
-    python -m autopar.scripts.launched [--no-replace] [--device cpu|cuda] script.py [arguments]
+    python -m autopar.scripts.entry launched [--no-replace] [--device cpu|cuda] [--debug] script.py [arguments]
 
 Processes that the script spawns itself (``torch.multiprocessing.spawn``) come back to this module,
 so that they get the same replacements.
@@ -15,6 +15,7 @@ import functools
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 import types
@@ -25,37 +26,49 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import errors
+from torch.distributed.elastic.multiprocessing.errors import record
 
-from autopar.scripts import cuda_redirect
+from autopar.scripts import cuda_redirect, entry
+from autopar.scripts.error_file import ErrorFile, has_lost_a_rank, place_of, what_of
 from autopar.scripts.patching import Patches, replace_wrappers
 
 __all__ = ["main", "replacements"]
 
 # Settings for processes that the script spawns: [script, replace, device].
 _SETTINGS = "AUTOPAR_LAUNCHED"
-_OWN_FILES = (__file__, cuda_redirect.__file__)
+_OWN_FILES = (__file__, cuda_redirect.__file__, entry.__file__, errors.__file__)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a script as ``__main__``, with torch's wrappers replaced.
 
-    What the script raises comes out as it is; only the frames of this module are left out of the
-    printed traceback.
+    What the script raises comes out as it is, and is written down for the launcher; only the frames
+    of this module are left out of the printed traceback. A rank that merely lost another says so in
+    a line, and Ctrl-C ends a rank without a word: one command needs one traceback at most.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", allow_abbrev=False)
     parser.add_argument("--no-replace", dest="replace", action="store_false")
     parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument("--debug", action="store_true")
     parser.add_argument("script")
     parser.add_argument("script_args", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     os.environ[_SETTINGS] = json.dumps([os.path.abspath(options.script), options.replace, options.device])
     sys.argv = [options.script, *options.script_args]
-    sys.excepthook = _without_own_frames
+    if not options.debug:
+        sys.excepthook = _print_error
     module = types.ModuleType("__main__")
     module.__builtins__ = builtins  # type: ignore[attr-defined]
     sys.modules["__main__"] = module
     with replacements(options.script, replace=options.replace, device=options.device):
-        _execute(os.path.abspath(options.script), module.__dict__)
+        try:
+            record(_execute, ErrorFile())(os.path.abspath(options.script), module.__dict__)
+        except KeyboardInterrupt:
+            if options.debug:
+                raise
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on what the terminal has sent already
+            sys.exit(128 + signal.SIGINT)
 
 
 def _execute(script: str, namespace: dict[str, Any]) -> None:
@@ -150,8 +163,12 @@ def _say(message: str) -> None:
         print(f"autopar: {message}", file=sys.stderr, flush=True)
 
 
-def _without_own_frames(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+def _print_error(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
     """Prints a traceback as Python does, without the frames that autopar and runpy added."""
+    if has_lost_a_rank(error):
+        # Past sys.stderr, which torch.distributed replaces here to put the rank before each line.
+        print(f"autopar: {what_of(error)} ({place_of(error) or 'no line of the script'})", file=sys.__stderr__)
+        return
     kept = []
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
@@ -159,15 +176,13 @@ def _without_own_frames(kind: type[BaseException], error: BaseException, trace: 
             kept.append(trace)
         trace = trace.tb_next
     rest: types.TracebackType | None = None
-    for entry in reversed(kept):
-        entry.tb_next = rest
-        rest = entry
+    for link in reversed(kept):
+        link.tb_next = rest
+        rest = link
     sys.__excepthook__(kind, error.with_traceback(rest), rest)
 
 
-if __name__ == "__main__":
-    main()
-elif __name__ == "__mp_main__":
+if __name__ == "__mp_main__":
     # multiprocessing calls the main module so in a spawned process.
     _script, _replace, _device = json.loads(os.environ[_SETTINGS])
     _kept = replacements(_script, replace=_replace, device=_device)

@@ -1,7 +1,7 @@
 """``autopar run``: launches an ordinary script, alone or through torchrun, on autopar's wrappers.
 
-The launcher runs in a process of its own (``python -m torch.distributed.run``) rather than in this
-one: it then keeps its own signal handling and exit codes, and this process never imports torch.
+The launcher runs in a process of its own (``autopar.scripts.launcher``) rather than in this one: it
+then keeps its own signal handling, and this process never imports torch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from pathlib import Path
 from types import FrameType
 
 from autopar.errors import LaunchError, OptionError, UsageError
+from autopar.scripts.closing import signal_name
 
 __all__ = ["run_script"]
 
-_WORKER = "autopar.scripts.launched"
+_ENTRY_MODULE = "autopar.scripts.entry"
 # With one of these the user says how the ranks meet; without, they meet on loopback.
 _RENDEZVOUS = ("standalone", "nnodes", "node-rank", "master-addr", "master-port", "rdzv")
 # torchrun options that say what to run; autopar's own worker has that place.
 _ENTRY = ("module", "m", "no-python", "run-path")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def run_script(
@@ -34,8 +36,9 @@ def run_script(
     device: str | None = None,
     replace: bool = True,
     torchrun_args: Sequence[str] = (),
+    debug: bool = False,
 ) -> int:
-    """Runs a script and waits for it.
+    """Runs a script and waits for it; after a failure the last line says which rank failed, how and where.
 
     Args:
         script: path of the Python file.
@@ -45,9 +48,11 @@ def run_script(
         device: ``"cpu"`` hides the GPUs, ``"cuda"`` insists on one, None takes what is there.
         replace: whether torch's ``DataParallel`` and ``DistributedDataParallel`` become autopar's.
         torchrun_args: further options for torchrun, such as ``["--nnodes=2", "--rdzv-endpoint=a:1"]``.
+        debug: show every traceback, torchrun's and autopar's own frames included.
 
     Returns:
-        The exit code of the script or of torchrun; 128 + n where signal n ended it, as shells count.
+        The exit code of the script, or with several processes 0 or 1; 128 + n where signal n ended
+        it, as shells count.
 
     Raises:
         UsageError: no such script, or an option that cannot be.
@@ -58,16 +63,18 @@ def run_script(
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise UsageError(f"{script} {what}.", mend="Give the path of a Python script.")
     environment = _environment(device)
-    worker = [*([] if replace else ["--no-replace"]), *(["--device", device] if device else []), script]
+    flags = ["--debug"] if debug else []
+    worker = [*flags, *([] if replace else ["--no-replace"]), *(["--device", device] if device else []), script]
     worker += script_args
     launcher = _launcher(nproc, list(torchrun_args))
+    python = [sys.executable, "-m", _ENTRY_MODULE]
     if launcher is None:
-        return _wait([sys.executable, "-m", _WORKER, *worker], environment)
+        return _wait([*python, "launched", *worker], environment, script)
     if nproc is not None:
         # torchrun would set 1 and print a banner; all cores, evenly shared, is the better guess.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    command = [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", _WORKER]
-    return _wait([*command, *worker], environment)
+    torchrun = [*launcher, "-m", _ENTRY_MODULE, "launched", *worker]
+    return _wait([*python, "launcher", *flags, script, *torchrun], environment, script)
 
 
 def _environment(device: str | None) -> dict[str, str]:
@@ -111,11 +118,13 @@ def _launcher(nproc: int | None, options: list[str]) -> list[str] | None:
     return options if any(name.startswith(_RENDEZVOUS) for name in names) else ["--standalone", *options]
 
 
-def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs a process to its end, passing on what would end this one."""
+def _wait(command: Sequence[str], environment: Mapping[str, str], script: str) -> int:
+    """Runs a process to its end, passing on what would end this one, and says which signal ended it."""
+    received: list[int] = []
     with subprocess.Popen(command, env=environment) as process:
 
         def forward(number: int, frame: FrameType | None) -> None:
+            received.append(number)
             # A terminal's Ctrl-C reaches the child as well: only wait for it then.
             if number != signal.SIGINT:
                 process.send_signal(number)
@@ -126,4 +135,14 @@ def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-    return 128 - code if code < 0 else code
+    if signal.SIGINT in received and code in (-signal.SIGINT, _INTERRUPTED):
+        _say(f"interrupted; {script} was stopped (--debug shows where)")
+        return _INTERRUPTED
+    if code < 0:
+        _say(f"error: {script} was ended by {signal_name(-code)}.")
+        return 128 - code
+    return code
+
+
+def _say(message: str) -> None:
+    print(f"autopar: {message}", file=sys.stderr, flush=True)

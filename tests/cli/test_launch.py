@@ -47,7 +47,9 @@ def test_words_go_where_they_belong(
 def test_own_options(command: Command, calls: Calls) -> None:
     """Number of processes, device, and no replacement."""
     command("run", "--nproc", "2", "--device", "cpu", "--no-replace", "s.py")
+    command("run", "--debug", "s.py")
     assert (calls[0]["nproc"], calls[0]["device"], calls[0]["replace"]) == (2, "cpu", False)
+    assert [call["debug"] for call in calls] == [False, True]
 
 
 @pytest.mark.parametrize(
