@@ -12,6 +12,8 @@ from torch import nn
 from autopar import compat
 from autopar.attach import Attachment
 from autopar.errors import ModelError
+from autopar.passes.batch_statistics import batch_statistics
+from autopar.passes.preserving.replicate import CPU_REPLICAS
 from autopar.strategies.data_parallel import DataParallel as Strategy
 
 __all__ = ["DataParallel"]
@@ -24,8 +26,9 @@ class DataParallel(nn.DataParallel[Any]):
     is called directly; its own hooks run once, on the whole batch.
 
     - On the CPU the result is that of the plain module on the whole batch, since that is what
-      torch's wrapper returns there. A model for which this cannot be kept (its outputs mix samples)
-      runs plain, and a warning says so.
+      torch's wrapper returns there. Where this cannot be kept the module runs plain, and a warning
+      says so once: when its outputs mix samples, and while a batch norm in it is in train mode.
+      Dropout draws other random numbers for two parts than for one whole batch.
     - On one CUDA device the module runs plain, as with torch.
     - On several CUDA devices outputs are gathered by torch's rules: everything is concatenated, and
       scalars become a vector with one element for each device. Without gradients (``no_grad``)
@@ -57,6 +60,7 @@ class DataParallel(nn.DataParallel[Any]):
         self._output = None if output_device is None else _index(output_device)
         self._attachment: Attachment | None = None
         self._plain_because = ""
+        self._warned = False
 
     @property
     def device_ids(self) -> list[int]:  # type: ignore[override]
@@ -71,19 +75,27 @@ class DataParallel(nn.DataParallel[Any]):
         devices = self.device_ids
         return (devices[0] if self._output is None else self._output) if devices else None
 
+    @property
+    def cpu_replicas(self) -> int:
+        """Parts that a batch is split into on the CPU."""
+        return CPU_REPLICAS if self._wanted is None else max(1, len(self._wanted))
+
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """The outputs for the whole batch."""
         if self._home().type == "cuda":
             return self._forward_cuda(inputs, kwargs)
-        count = None if self._wanted is None else len(self._wanted)
         trainable = any(parameter.requires_grad for parameter in self.module.parameters())
-        if self._plain_because or not trainable or count in (0, 1):
+        if not trainable or self.cpu_replicas == 1:
             return self.module(*inputs, **kwargs)
-        try:
-            return self._split(Strategy(replicas=count, dim=self.dim), inputs, kwargs)
-        except ModelError as error:
-            self._plain_because = str(error)
-        warnings.warn(f"The batch is not split over replicas. {self._plain_because}", stacklevel=2)
+        because = self._plain_because or _whole_batch_needed(self.module)  # the mode may change at any time
+        if not because:
+            try:
+                return self._split(Strategy(replicas=self.cpu_replicas, dim=self.dim), inputs, kwargs)
+            except ModelError as error:
+                because = self._plain_because = str(error)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"The batch is not split over replicas. {because}", stacklevel=2)
         return self.module(*inputs, **kwargs)
 
     def _forward_cuda(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -124,6 +136,16 @@ class DataParallel(nn.DataParallel[Any]):
 
     def _home(self) -> torch.device:
         return next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
+
+
+def _whole_batch_needed(module: nn.Module) -> str:
+    """Why the module must see its batch whole just now; ``""`` where it need not."""
+    found = batch_statistics(module)
+    if not found:
+        return ""
+    return f"It needs the statistics of the whole batch in {found[0]}" + (
+        f" and {len(found) - 1} more." if len(found) > 1 else "."
+    )
 
 
 def _index(device: int | torch.device) -> int:

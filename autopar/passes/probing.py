@@ -15,6 +15,7 @@ from autopar import compat
 from autopar.capture.state import preserved
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Combine
+from autopar.passes.batch_statistics import batch_statistics
 from autopar.passes.combining import Observed, choose_rule
 from autopar.program import Program, Remark
 from autopar.replica_ops import scatter
@@ -137,7 +138,23 @@ def _probe_size(program: Program, size: int, *, replicas: int, dim: int, run: Ru
                 why="Only tensors can be put together again.",
                 mend="Return it as a tensor, or leave it out of what forward returns.",
             )
-    return Split(shared=shared, combine=tuple(combine), remarks=tuple(remarks))
+    return Split(shared=shared, combine=tuple(combine), remarks=(*remarks, *_own_statistics(program)))
+
+
+def _own_statistics(program: Program) -> list[Remark]:
+    """What the probe does not see in eval mode: each replica normalises its part by itself in train mode."""
+    found = batch_statistics(program.model)
+    if not found:
+        return []
+    names = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    remark = Remark(
+        kind="analysis",
+        stage="replicate",
+        message=f"Each replica takes statistics of its own part of the batch in {names}; "
+        "the running ones that last are replica 0's.",
+        mend="Use a norm that sees one sample at a time, such as GroupNorm; strategy 'ddp' does so for each rank.",
+    )
+    return [remark]
 
 
 def _doubled(tensor: torch.Tensor, dim: int) -> torch.Tensor:

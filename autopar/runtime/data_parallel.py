@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from autopar import compat
+from autopar.passes.batch_statistics import batch_statistics
 from autopar.passes.preserving.replicate import replica_devices
 from autopar.replica_modules import WholeModel
 from autopar.runtime.slots import StateSlots
@@ -36,6 +38,7 @@ class DataParallelExecutor:
         self.model = model
         self.synchronise = True  # there is nobody to synchronise with; no_sync() has nothing to put off
         self.replicas, _ = replica_devices(model, replicas=replicas, devices=devices)
+        self._warned = False
 
     def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
         """The compilation to a plan of its own."""
@@ -45,6 +48,8 @@ class DataParallelExecutor:
         """A callable that fills in the model's state and runs the program."""
         if program.plan is not None:  # the model may have moved to other devices since the start
             self.replicas = int(program.plan.options.get("replicas", self.replicas))
+            if program.plan.options.get("gather") == "exact":  # "torch" was asked to be like torch's
+                self._warn_of_statistics()
         if program.signature.out_spec is None:
             return self._prepare_opaque(program)
         slots, signature = StateSlots(self.model, program.lifted), program.signature
@@ -62,6 +67,17 @@ class DataParallelExecutor:
 
     def close(self) -> None:
         """Nothing was left on the model."""
+
+    def _warn_of_statistics(self) -> None:
+        found = batch_statistics(self.model) if self.replicas > 1 and not self._warned else []
+        if found:
+            self._warned = True
+            warnings.warn(
+                f"Each of the {self.replicas} replicas takes statistics of its own part of the batch in {found[0]}"
+                f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}, as with torch.nn.DataParallel on GPUs. "
+                "Strategy 'ddp' does so for each rank; a GroupNorm sees one sample at a time.",
+                stacklevel=2,
+            )
 
     def _prepare_opaque(self, program: Program) -> Runnable:
         whole = next((m for m in program.graph_module.modules() if isinstance(m, WholeModel)), None)

@@ -96,7 +96,8 @@ def replacements(script: str, *, replace: bool, device: str | None) -> Iterator[
             from autopar.nn.data_parallel import DataParallel
             from autopar.nn.distributed import DistributedDataParallel
 
-            patches.set(DataParallel, "__init__", _announced(DataParallel, "torch.nn.DataParallel"))
+            replicas = (lambda made: f" with {made.cpu_replicas} CPU replicas") if on_cpu else None
+            patches.set(DataParallel, "__init__", _announced(DataParallel, "torch.nn.DataParallel", replicas))
             ddp = _announced(DistributedDataParallel, "torch.nn.parallel.DistributedDataParallel")
             patches.set(DistributedDataParallel, "__init__", _on_cpu(ddp) if on_cpu else ddp)
             replace_wrappers(patches, data_parallel=DataParallel, distributed=DistributedDataParallel)
@@ -119,22 +120,27 @@ def _spawned_through_here(prepare: Callable[[str], dict[str, Any]]) -> Callable[
     return through_here
 
 
-def _announced(cls: type[Any], replaced: str) -> Callable[..., None]:
-    """The class's constructor, which says once in whose place it runs, and where."""
+def _announced(cls: type[Any], replaced: str, details: Callable[[Any], str] | None = None) -> Callable[..., None]:
+    """The class's constructor, which says once in whose place it runs, and where; ``details`` are of the object."""
     original = cls.__init__
+    said = False
 
-    @functools.cache
-    def say() -> None:
+    def say(made: Any) -> None:
+        nonlocal said
+        if said:
+            return
+        said = True
         callers = ((frame.f_code.co_filename, line) for frame, line in traceback.walk_stack(None))
         file, line = next(caller for caller in callers if caller[0] not in _OWN_FILES)
         place = f"{os.path.basename(file)}:{line}"
         own = f"{cls.__module__.partition('.')[0]}.nn.{cls.__name__}"
-        _say(f"{replaced} in {place} runs on {own} (--no-replace turns this off)")
+        more = "" if details is None else details(made)
+        _say(f"{replaced} in {place} runs on {own}{more} (--no-replace turns this off)")
 
     @functools.wraps(original)
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        say()
         original(self, *args, **kwargs)
+        say(self)
 
     return construct
 

@@ -19,9 +19,11 @@ __all__ = ["DataParallel"]
 class DataParallel:
     """Splits each batch over replicas in one process; gradients sum up in the user's parameters.
 
-    The result is that of the plain module on the whole batch. Batch norms see their replica's part
-    only, and replica 0's running statistics are kept, as in ``torch.nn.DataParallel``. Unlike that
-    one it also splits on the CPU.
+    The result is that of the plain module on the whole batch, with two exceptions. Batch norms in
+    train mode see their replica's part only, and replica 0's running statistics are kept, as with
+    ``torch.nn.DataParallel`` on GPUs; a warning says so. Dropout draws other random numbers for the
+    parts than for the whole. Unlike torch's it also splits on the CPU. (The drop-in
+    ``autopar.nn.DataParallel`` runs the plain module there while a batch norm trains.)
 
     How outputs are put together is found out on the sample call. What it cannot show is a mean over
     as many elements as the values decide, such as a loss inside the model that ignores padding

@@ -96,6 +96,45 @@ def test_a_model_that_mixes_samples_runs_plain_and_says_so() -> None:
         assert torch.equal(parallel(x), model(x))
 
 
+def _with_batch_norm() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_a_batch_norm_that_trains_sees_the_whole_batch() -> None:
+    """Outputs, gradients and running statistics are the plain module's, bit for bit; a warning says why, once."""
+    model, x = _with_batch_norm(), torch.randn(6, 5)
+    plain = copy.deepcopy(model)
+    parallel = DataParallel(model)
+    with pytest.warns(UserWarning, match=r"not split over replicas. It needs .* whole batch in 1 \(BatchNorm1d\)\."):
+        found = parallel(x)
+    expected = plain(x)
+    assert torch.equal(found, expected)
+    found.square().mean().backward()
+    expected.square().mean().backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    for one, other in zip(model.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(one, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel(x)
+
+
+def test_a_batch_norm_that_begins_to_train_later_sees_the_whole_batch() -> None:
+    """It was split as long as it evaluated, and the same graph would serve both modes."""
+    model, x = _with_batch_norm().eval(), torch.randn(6, 5)
+    plain = copy.deepcopy(model)
+    parallel = DataParallel(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(parallel(x), plain(x))
+    parallel.train()
+    with pytest.warns(UserWarning, match="not split over replicas"):
+        assert torch.equal(parallel(x), plain.train()(x))
+    assert torch.equal(model[1].running_mean, plain[1].running_mean)
+
+
 def test_a_frozen_model_runs_plain() -> None:
     """There is no gradient to split the work of."""
     model, x = _model().requires_grad_(False), torch.randn(6, 5)

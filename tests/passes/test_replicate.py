@@ -191,6 +191,14 @@ def test_a_random_output_is_said_to_be_a_guess() -> None:
     assert any("is random" in remark.message for remark in compiled.remarks)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_norm_that_trains_is_remarked(training: bool) -> None:
+    """The parts are not normalised as the whole would be; in eval mode they are."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train(training)
+    found = [r for r in _compiled(model, torch.randn(6, 3)).remarks if "its own part of the batch" in r.message]
+    assert [remark.message.partition(" in ")[2].partition(";")[0] for remark in found] == ["1 (BatchNorm1d)"] * training
+
+
 def test_probing_leaves_the_model_as_it_was() -> None:
     """Buffers, flags and the random stream."""
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout())

@@ -50,7 +50,7 @@ def test_one_process(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
         "['--lr', '0.1'] torch.Size([32, 1]) True __main__",
         "True Linear(in_features=1, out_features=1, bias=True)",
     ]
-    assert err.splitlines() == [REPLACED.format("DataParallel", 5, "DataParallel"), REDIRECTED]
+    assert err.splitlines() == [REPLACED.format("DataParallel", 5, "DataParallel with 2 CPU replicas"), REDIRECTED]
 
 
 def test_no_replace_and_traceback(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
