@@ -59,15 +59,23 @@ class UsageError(AutoparError):
 
 
 class UnknownNameError(UsageError):
-    """A strategy, pass or option of that name is not known; the nearest names are suggested."""
+    """A strategy, pass or option of that name is not known; the nearest names are suggested.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: what was looked for, such as ``"pass"``.
+        name: the name.
+        known: the names that there are.
+        unless: a further mend, for a name that is like none of them.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, unless: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = difflib.get_close_matches(name, self.known, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
+        more = f" {unless}" if unless and not near else ""
         super().__init__(
             f"There is no {kind} named {name!r}.",
-            mend=f"{hint}Known: {', '.join(self.known) or 'none'}.",
+            mend=f"{hint}Known: {', '.join(self.known) or 'none'}.{more}",
         )
 
 

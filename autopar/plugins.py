@@ -60,7 +60,8 @@ class Registry(Generic[T]):
             return self._added[name]
         points = self._advertised().get(name)
         if points is None:
-            raise UnknownNameError(self.kind, name, self.names())
+            unless = "A new entry point is seen once its package is installed again: `pip install -e .` in its folder."
+            raise UnknownNameError(self.kind, name, self.names(), unless=unless)
         if len(points) > 1:
             raise UsageError(
                 f"The {self.kind} {name!r} is advertised by several packages: {self.origin(name)}.",

@@ -71,6 +71,7 @@ def compile_script(request: Request) -> Compiled:
     """
     note("Loading PyTorch")
     from autopar.compilation import compile_program
+    from autopar.runtime.device import device_of
     from autopar.scripts.candidates import find_model
     from autopar.scripts.example_inputs import find_inputs
 
@@ -80,6 +81,7 @@ def compile_script(request: Request) -> Compiled:
     _check_names(request.pipeline or strategy.pipeline(), request)
     with contextlib.redirect_stdout(sys.stderr):
         found = find_model(request.spec, request.model)
+        device_of(found.model)  # what cannot be parallel cannot be captured either: say so before it fails
         args, kwargs = find_inputs(found.script, found.model, list(request.inputs))
         note(f"Capturing {found.how}")
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import rich_click as click
 
+from autopar.cli.click_version import set_click_version
 from autopar.cli.doctor import doctor
 from autopar.cli.launch import run
 from autopar.cli.passes import passes
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
     """
     settings: dict[str, bool] = {"debug": False}
+    set_click_version()
     try:
         code = cli.main(argv, prog_name="autopar", obj=settings, standalone_mode=False)
         sys.stdout.flush()

@@ -23,7 +23,7 @@ A node, in the order in which the graph runs them::
       "target": "F.conv2d",            readable: "F.linear", ".view", "self.conv1", "ops.sync_gradients"
       "class": null,                   class name of the module that a call_module calls
       "module": "features.conv1",      dotted path; "" is the root
-      "source": "model.py:12",         the user's line, or null
+      "source": "model.py:12",         the user's line, or null (inputs and outputs have none)
       "shape": [32, 10], "dtype": "float32", "device": "cpu",    null for anything but one tensor
       "bytes": 1280,                   of all tensors that the node outputs
       "param_bytes": 0,                of the trainable parameters that the node reads or owns
@@ -181,7 +181,8 @@ def _node(node: fx.Node, root: fx.GraphModule) -> dict[str, Any]:
         "target": _target(node),
         "class": type(owner).__name__ if owner is not None else None,
         "module": known.module_path,
-        "source": _source(known.source),
+        # What flows in and out is nobody's line: the innermost one on the stack is that of the caller.
+        "source": None if node.op in ("placeholder", "output") else _source(known.source),
         "shape": None if known.shape is None else list(known.shape),
         "dtype": known.dtype,
         "device": known.device,

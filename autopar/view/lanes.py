@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from autopar.view.counted import forward_flops_text
 from autopar.view.fold import Block, Line, fold, lines_of, range_label
 from autopar.view.palette import bucket_colour
 from autopar.view.rows import ModuleRow, launch_rows, merged, module_rows
@@ -104,7 +105,7 @@ def _header(document: Mapping[str, Any], rows: Sequence[ModuleRow]) -> Iterator[
     replicas = plan["options"].get("replicas")
     facts = [
         count_text(len(document["after"]["nodes"]), "node"),
-        f"{flops_text(sum(row.flops for row in rows))} FLOPs a forward",
+        forward_flops_text(document, sum(row.flops for row in rows)),
         count_text(len(plan["buckets"]), "bucket"),
         f"{bytes_text(sum(bucket['nbytes'] for bucket in plan['buckets']))} of gradients a step",
         *([count_text(replicas, "replica")] if replicas else []),

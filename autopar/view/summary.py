@@ -9,14 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from autopar.view.columns import GAP, print_columns
+from autopar.view.counted import forward_flops_text, uncounted
 from autopar.view.operations import spec_bytes
 from autopar.view.rows import launch_rows, module_rows
-from autopar.view.units import bytes_text, count_text, flops_text, shorten
+from autopar.view.units import bytes_text, count_text, shorten
 
 __all__ = ["print_summary", "summary"]
 
 _NARROW = 76  # columns under which the name of the first tensor is left out
 _NUMBERS = 44  # columns that the numbers take
+_SAID_ABOVE = ("shapes",)  # the stage whose finding is the FLOPs of the second line
+_MOST_FOUND = 20  # a model with a frozen half has a finding for each of its parameters
 
 
 def summary(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,16 +27,19 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``model``, ``strategy``, ``front_end``, ``world_size``, ``nodes``, ``flops`` (one forward),
+        ``flops_unknown`` (modules that these leave out), ``flops_text`` (both in words),
         ``parameter_bytes``, ``bytes_per_step``, ``operation_level`` (share of the parameter bytes
         that the graph sees operation by operation, 0 to 1), ``buckets`` (``index``, ``parameters``,
         ``bytes``, ``ready`` (share of the backward done by then, estimated from FLOPs; null where
-        nothing is known), ``first``, ``last``), ``local`` and ``opaque``.
+        they are not known), ``first``, ``last``), ``local``, ``opaque``, and ``found``: what passes
+        found out.
     """
     plan = document["plan"] or {"buckets": [], "parameters": [], "local": [], "options": {}}
     sizes = {spec["name"]: spec_bytes(spec) for spec in plan["parameters"]}
     whole = [node["module"] for node in document["after"]["nodes"] if node["opaque"]]
     opaque = sum(size for name, size in sizes.items() if any(_inside(name, module) for module in whole))
     total = sum(sizes.values())
+    flops = sum(node["flops"] for node in document["after"]["nodes"])
     return {
         "model": document["model"],
         "strategy": document["strategy"],
@@ -41,7 +47,9 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "world_size": document["world_size"],
         "replicas": plan["options"].get("replicas"),
         "nodes": len(document["after"]["nodes"]),
-        "flops": sum(node["flops"] for node in document["after"]["nodes"]),
+        "flops": flops,
+        "flops_unknown": uncounted(document),
+        "flops_text": forward_flops_text(document, flops),
         "parameter_bytes": total,
         "bytes_per_step": sum(bucket["nbytes"] for bucket in plan["buckets"]),
         "operation_level": 1 - opaque / total if total else None,
@@ -51,6 +59,11 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
             {key: remark[key] for key in ("module", "bytes", "message", "source", "mend")}
             for remark in document["remarks"]
             if remark["kind"] == "missed"
+        ],
+        "found": [
+            {key: remark[key] for key in ("stage", "module", "message", "source", "mend")}
+            for remark in document["remarks"]
+            if remark["kind"] == "analysis"
         ],
     }
 
@@ -71,7 +84,7 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
     replicas = f" with {count_text(figures['replicas'], 'replica')}" if figures["replicas"] else ""
     line(f"{figures['model']}: {figures['strategy']}{ranks}{replicas}", "bold")
     line(
-        f"{count_text(figures['nodes'], 'node')}, {flops_text(figures['flops'])} FLOPs a forward, "
+        f"{count_text(figures['nodes'], 'node')}, {figures['flops_text']}, "
         f"{bytes_text(figures['parameter_bytes'])} of trainable parameters"
     )
     if figures["operation_level"] is not None:
@@ -82,7 +95,8 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line("")
         columns = _columns(figures["buckets"], console)
         print_columns(console, columns, right=("bucket", "tensors", "bytes", "ready at"))
-        line("ready at: share of the backward done by then, estimated from FLOPs", "dim")
+        unknown = ", which are unknown here" if figures["flops_unknown"] else ""
+        line(f"ready at: share of the backward done by then, estimated from FLOPs{unknown}", "dim")
     else:
         line("nothing travels between processes")
     for local in figures["local"]:
@@ -95,6 +109,17 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line(f"- {one['message']}{place} {bytes_text(one['bytes'])}.", "yellow")
         if one["mend"]:
             line(f"  {one['mend']}")
+    found = [one for one in figures["found"] if one["stage"] not in _SAID_ABOVE]
+    if found:
+        line("")
+        line("found:", "bold")
+    for one in found[:_MOST_FOUND]:
+        place = f" ({one['source']})" if one["source"] else ""
+        line(f"- {one['stage']}: {one['message']}{place}")
+        if one["mend"]:
+            line(f"  {one['mend']}")
+    if len(found) > _MOST_FOUND:
+        line(f"- and {len(found) - _MOST_FOUND} more; --json has all")
     if files:
         line("")
         line(f"wrote {', '.join(files)}")
@@ -116,7 +141,7 @@ def _columns(buckets: Sequence[Mapping[str, Any]], console: Console) -> dict[str
 def _buckets(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = module_rows(document)
     launched = launch_rows(document, rows)
-    total = sum(row.backward_flops for row in rows)
+    total = 0 if uncounted(document) else sum(row.backward_flops for row in rows)
     return [
         {
             "index": bucket["index"],

@@ -59,3 +59,43 @@ def test_opaque_is_said_with_place_reason_and_mend() -> None:
     assert "- b (LSTM) stays one opaque call: its forward is not pure. (model.py:9) 256 B." in text
     assert "  Nothing is wrong with it." in text
     assert "50% of the parameter bytes" in text
+
+
+def test_a_module_that_was_not_counted_makes_every_share_unknown() -> None:
+    """An opaque LSTM with 0 FLOPs: the figures say what they leave out instead of a share of the rest."""
+    document = chain(["a", "b"], opaque=["b"])
+    for node in document["after"]["nodes"]:
+        node["flops"] = 0 if node["opaque"] else node["flops"]
+    figures = summary(document)
+    assert figures["flops_unknown"] == ["b (LSTM)"]
+    assert [bucket["ready"] for bucket in figures["buckets"]] == [None, None]
+    out = io.StringIO()
+    print_summary(figures, Console(file=out, highlight=False))
+    assert "256 FLOPs a forward without b (LSTM), which is unknown" in out.getvalue()
+    assert "estimated from FLOPs, which are unknown here" in out.getvalue()
+    assert "100%" not in out.getvalue()
+
+
+@pytest.mark.parametrize("shape", [[8], [8, 8]])
+def test_only_modules_with_a_matrix_can_be_expensive(shape: list[int]) -> None:
+    """A norm with hooks is opaque and has 0 FLOPs, too."""
+    document = chain(["a"], opaque=["a"], flops=0)
+    document["plan"]["parameters"][0]["shape"] = shape
+    assert bool(summary(document)["flops_unknown"]) is (len(shape) > 1)
+
+
+def test_findings_of_passes_are_printed() -> None:
+    """With stage, place and mend; not the FLOPs again, which the second line has; and not hundreds of them."""
+    document = chain(["a"])
+    finding = {"kind": "analysis", "stage": "shapes", "message": "One forward takes 1 FLOP.", "module": ""}
+    document["remarks"] = [{**finding, "source": None, "mend": "", "bytes": 0}]
+    for index in range(25):
+        found = {"stage": "report", "message": f"finding {index}.", "source": "model.py:3", "mend": "Mend it."}
+        document["remarks"].append({**document["remarks"][0], **found})
+    out = io.StringIO()
+    print_summary(summary(document), Console(file=out, highlight=False))
+    assert "- report: finding 0. (model.py:3)\n  Mend it.\n" in out.getvalue()
+    assert "1 FLOP." not in out.getvalue()
+    assert "finding 20" not in out.getvalue()
+    assert "- and 5 more; --json has all" in out.getvalue()
+    assert len(summary(document)["found"]) == 26
