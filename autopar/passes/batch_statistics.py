@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 __all__ = ["batch_statistics"]
@@ -11,10 +12,12 @@ _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def batch_statistics(model: nn.Module) -> list[str]:
-    """The modules of torch that use, or keep, statistics of the whole batch in their present mode.
+    """The modules that use, or keep, statistics of the whole batch in their present mode.
 
     A batch norm normalises by them in train mode, and without running statistics in any mode. An
     instance norm normalises each sample by itself, but keeps running statistics where asked to.
+    Classes that are not torch's are known by a buffer ``running_mean``, but for frozen ones, which
+    keep such a buffer and change it never.
 
     Returns:
         Path and class of each, such as ``"layer1.bn (BatchNorm2d)"``, in the order of registration.
@@ -34,4 +37,10 @@ def batch_statistics(model: nn.Module) -> list[str]:
 def _depends_on_batch(module: nn.Module) -> bool:
     if isinstance(module, _BATCH_NORMS):
         return module.training or module.running_mean is None
-    return isinstance(module, _INSTANCE_NORMS) and module.training and module.track_running_stats
+    if isinstance(module, _INSTANCE_NORMS):
+        return module.training and module.track_running_stats
+    return (
+        module.training
+        and isinstance(getattr(module, "running_mean", None), torch.Tensor)
+        and not type(module).__name__.startswith("Frozen")
+    )

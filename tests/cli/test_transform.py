@@ -12,9 +12,6 @@ import pytest
 from autopar.cli import output
 from autopar.errors import UsageError
 from autopar.partitioner.plan import Plan
-from autopar.passes.base import PassContext, PassResult
-from autopar.passes.registry import passes, register_pass
-from autopar.program import Program, Remark
 from autopar.view.graph_json import read_document
 from tests.cli.conftest import MODEL, Command
 
@@ -134,42 +131,6 @@ def test_second_run_replaces_its_files_and_no_others(command: Command, model_fil
     assert Path("out/plan.json").read_text() != "old"
 
 
-def test_findings_of_a_pass_are_shown(command: Command, model_file: Path) -> None:
-    """An analysis pass of somebody's is of use from the command line, too."""
-
-    @register_pass
-    class Greet:
-        """Finds out nothing."""
-
-        name = "greet"
-        requires: frozenset[str] = frozenset()
-        provides: frozenset[str] = frozenset()
-
-        def run(self, program: Program, ctx: PassContext) -> PassResult:
-            """Says so."""
-            remark = Remark(kind="analysis", stage=self.name, message="Hello from a pass.")
-            return PassResult(program, changed=False, remarks=(remark,))
-
-    text = "inline-modules,shapes,greet,backward-order,bucket,ddp-sync,lift-parameters"
-    try:
-        ended = command("transform", str(model_file), *USUAL, "--passes", text)
-        assert "- greet: Hello from a pass." in ended.out
-        ended = command("transform", str(model_file), *USUAL, "--passes", text, "--json")
-        assert "Hello from a pass." in [one["message"] for one in ended.json["found"]]
-    finally:
-        passes.remove("greet")
-
-
-def test_inputs_and_outputs_have_no_source_line(command: Command, model_file: Path) -> None:
-    """The line on the stack when they are made is that of whoever called the compiler."""
-    assert command("transform", str(model_file), *USUAL).code == 0
-    document = json.loads(Path("out/graph.json").read_text())
-    for graph in ("before", "after"):
-        found = {node["source"].partition(":")[0] for node in document[graph]["nodes"] if node["source"]}
-        assert found == {"model.py"}
-    assert "click" not in Path("out/graph_after.dot").read_text()
-
-
 OTHER_PLAN = Plan(strategy="ddp", pipeline="shapes", model="Other", parameters=()).to_json()
 
 BAD = {
@@ -201,7 +162,6 @@ BAD = {
     "world size": (MODEL, ["--world-size", "0"], 2, "World size 0"),
     "nothing to train": (MODEL + "model = Net().requires_grad_(False)", [], 3, "no trainable parameter"),
     "lazy module": (MODEL.replace("nn.Linear(10, 16)", "nn.LazyLinear(16)"), [], 3, "lazy"),
-    "half on meta": (MODEL.replace("nn.LSTM(16, 8)", "nn.LSTM(16, 8, device='meta')"), [], 3, "to_empty"),
     "output is a file": (MODEL, ["-o", "model.py"], 2, "is a file"),
 }
 

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from autopar.passes.batch_statistics import batch_statistics
+
+
+class OwnBatchNorm(nn.Module):
+    """Somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(3))
+
+
+class FrozenBatchNorm2d(OwnBatchNorm):
+    """As torchvision has one."""
 
 
 @pytest.mark.parametrize(
@@ -16,6 +29,8 @@ from autopar.passes.batch_statistics import batch_statistics
         (nn.BatchNorm1d(3, track_running_stats=False), True, True),
         (nn.InstanceNorm2d(3), False, False),
         (nn.InstanceNorm2d(3, track_running_stats=True), True, False),
+        (OwnBatchNorm(), True, False),
+        (FrozenBatchNorm2d(), False, False),
         (nn.GroupNorm(1, 3), False, False),
         (nn.LayerNorm(3), False, False),
     ],
