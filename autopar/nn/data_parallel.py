@@ -95,7 +95,7 @@ class DataParallel(nn.DataParallel[Any]):
                 because = self._plain_because = str(error)
         if not self._warned:
             self._warned = True
-            warnings.warn(f"The batch is not split over replicas. {because}", stacklevel=2)
+            warnings.warn(f"The batch is not split over replicas. {because}", stacklevel=4)  # past Module.__call__
         return self.module(*inputs, **kwargs)
 
     def _forward_cuda(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
