@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
+    "OpOverload",
     "accumulates_into_leaves",
+    "ambient_modes",
     "before_custom_functions",
     "hands_gradient_to_caller",
     "has_global_module_hooks",
@@ -40,6 +43,26 @@ def tree_flatten(tree: Any) -> tuple[list[Any], Any]:
 def tree_unflatten(leaves: Sequence[Any], spec: Any) -> Any:
     """The nested structure again, from its leaves and spec."""
     return pytree.tree_unflatten(list(leaves), spec)
+
+
+def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The structure with ``function`` applied to every leaf."""
+    return pytree.tree_map(function, tree)
+
+
+def version(tensor: torch.Tensor) -> int:
+    """How often the tensor was written to in place; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def ambient_modes() -> tuple[Any, ...]:
+    """What besides inputs and grad mode decides what an operation does."""
+    cpu, cuda = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return (
+        torch.is_inference_mode_enabled(),
+        torch.get_autocast_dtype("cpu") if cpu else None,
+        torch.get_autocast_dtype("cuda") if cuda else None,
+    )
 
 
 def unflatten_like(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

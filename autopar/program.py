@@ -17,7 +17,9 @@ import torch
 from torch import fx, nn
 
 from autopar import compat
+from autopar.guards import Guards
 from autopar.partitioner.plan import Plan
+from autopar.structure import Structure
 
 __all__ = ["NodeInfo", "Program", "Remark", "Signature", "SourceLine", "annotate", "info"]
 
@@ -117,14 +119,14 @@ class Signature:
         constants: leaf index to value, for the leaves that are no tensors: the graph is exact for
             these values only.
         inputs: names of the placeholders, one for each tensor leaf, in leaf order.
-        out_spec: pytree structure of the result; None for an opaque root, which returns the result.
+        out_spec: structure of the result; None for an opaque root, which returns the result.
         out_constants: output leaf index to value, for the output leaves that are no tensors.
     """
 
     in_spec: Any
     constants: Mapping[int, Any]
     inputs: tuple[str, ...]
-    out_spec: Any
+    out_spec: Structure | None
     out_constants: Mapping[int, Any] = field(default_factory=dict)
 
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -146,7 +148,8 @@ class Signature:
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The user's output structure, from the graph's flat outputs."""
-        return compat.tree_unflatten(_filled(leaves, self.out_constants), self.out_spec)
+        assert self.out_spec is not None, "an opaque root returns its result as it is"
+        return self.out_spec.unflatten(_filled(leaves, self.out_constants))
 
 
 def _filled(leaves: Sequence[Any], constants: Mapping[int, Any]) -> Sequence[Any]:
@@ -172,6 +175,7 @@ class Program:
         mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
         attributes: module path and name of the plain attributes (numbers, strings, tuples) whose values
             the graph has baked in, with the value.
+        guards: on which sizes and values of its inputs the graph rests.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
         ready_order: trainable parameters in the order in which their gradients become ready.
@@ -186,6 +190,7 @@ class Program:
     example: tuple[torch.Tensor, ...]
     mode_dependent: Mapping[str, bool] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    guards: Guards = field(default_factory=Guards)
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
     ready_order: tuple[str, ...] = ()

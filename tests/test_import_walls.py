@@ -22,8 +22,10 @@ MAY_IMPORT = {
     "ops": set(),
     "plugins": {"errors"},
     "partitioner": {"errors"},
-    "program": {"compat", "partitioner"},
-    "capture": {"compat", "errors", "program"},
+    "guards": set(),
+    "structure": {"compat"},
+    "program": {"compat", "guards", "partitioner", "structure"},
+    "capture": {"compat", "errors", "guards", "program", "structure"},
     "replica_modules": {"compat", "errors"},
     "replica_ops": {"compat", "errors", "partitioner", "replica_modules"},
     "passes": {

@@ -13,10 +13,10 @@ from torch import nn
 
 from autopar import compat
 from autopar.attach.calls import Entry, Facts, call_key
+from autopar.capture.ladder import capture
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
 from autopar.partitioner.plan import Plan
-from autopar.program import Program
 from autopar.runtime.executor import Executor, Runnable
 from autopar.runtime.slots import ModelGuard
 from autopar.strategies.base import Strategy
@@ -111,7 +111,7 @@ class Attachment:
 
         if self.compilation is None:
             self.compilation = executor.agree(attempt)
-            return self._remember(self.compilation.lowered, args, kwargs)
+            return self._remember(self.compilation, args, kwargs)
         if len(self._entries) >= _MAX_PROGRAMS:
             # Something varies from call to call, such as a step number: do not compile for ever.
             if not self._gave_up:
@@ -124,7 +124,7 @@ class Attachment:
             again = attempt(self.compilation.plan)
         except AutoparError:
             return self._keep(self._eager_entry(args, kwargs))
-        return self._remember(again.lowered, args, kwargs)
+        return self._remember(again, args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The module's forward."""
@@ -137,11 +137,19 @@ class Attachment:
                 return _original_forward(model)(args, kwargs)
             self.invalidate()
         key = call_key(args, kwargs)
+        uncertain = []
         for entry in self._entries:
-            if entry.fits(key):
+            fits = entry.fits(key, args, kwargs)
+            if fits:
                 return entry.run(args, kwargs)
+            if fits is None:
+                uncertain.append(entry)
         if self._guard is None and _stands_aside(model):
             return _original_forward(model)(args, kwargs)
+        captured = capture(model, args, kwargs, gate=False) if uncertain else None
+        for entry in uncertain:
+            if captured is not None and entry.confirm(captured, args, kwargs):
+                return entry.run(args, kwargs)
         return self.compile(args, kwargs).run(args, kwargs)
 
     def invalidate(self) -> None:
@@ -151,13 +159,15 @@ class Attachment:
         self.executor = self.compilation = self._guard = None
         self._entries.clear()
 
-    def _remember(self, lowered: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+    def _remember(self, compilation: Compilation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        lowered = compilation.lowered
         assert self.executor is not None
         assert self.model is not None
         facts = Facts(self.model, {**_flags(lowered.mode_dependent), **lowered.attributes})
         if self._guard is None:
             self._guard = ModelGuard(self.model)
-        return self._keep(Entry(call_key(args, kwargs), facts, self.executor.prepare(lowered)))
+        run = self.executor.prepare(lowered)
+        return self._keep(Entry(call_key(args, kwargs), facts, run, compilation.before))
 
     def _follow_printed(self, printed: Printed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         model, executor, plan = self.model, self.executor, self.plan
@@ -211,7 +221,8 @@ def _too_many_kinds(model: nn.Module) -> str:
     return (
         f"autopar compiled {type(model).__name__} for {_MAX_PROGRAMS} kinds of calls and runs further kinds eagerly, "
         "with gradients gathered by hooks. Calls differ in kind by their structure, by dtypes and numbers of dims, "
-        "and by the value of every argument that is no tensor: give what varies as a tensor."
+        "by the value of every argument that is no tensor, and by the sizes and values that its Python code looks at: "
+        "give what varies as a tensor, or pad."
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from autopar import compat
 from autopar.capture.inputs import is_constant
+from autopar.program import Program
 from autopar.runtime.executor import Runnable
 
 __all__ = ["Entry", "Facts", "call_key"]
@@ -35,15 +36,37 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A compiled program with what it is exact for."""
+    """A compiled program with what it is exact for.
+
+    Attributes:
+        key: the kind of call.
+        facts: what of the modules it has baked in.
+        run: runs it.
+        captured: the program as it was captured; None for a forward that runs as it is.
+    """
 
     key: Any
     facts: Facts
     run: Runnable
+    captured: Program | None = None
 
-    def fits(self, key: Any) -> bool:
-        """Whether it may serve a call of this key, with the modules as they are now."""
-        return bool(self.key == key) and self.facts.hold()
+    def fits(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:
+        """Whether it may serve a call, with the modules as they are now; None where a recording has to tell."""
+        if self.key != key or not self.facts.hold():
+            return False
+        if self.captured is None or self.captured.guards.none:
+            return True
+        inputs = self.captured.signature.flatten(args, kwargs)
+        guards = self.captured.guards
+        return guards.sizes_hold(inputs) if guards.values_hold(inputs) else False
+
+    def confirm(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether another recording shows the same graph, so that this one serves calls of those sizes, too."""
+        assert self.captured is not None
+        if self.captured.digest() != program.digest():
+            return False
+        self.captured.guards.confirm(self.captured.signature.flatten(args, kwargs))
+        return True
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -56,12 +79,19 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return (
         spec,
         [_leaf_key(leaf) for leaf in leaves],
+        _sharing(leaves),
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
     )
 
 
+def _sharing(leaves: Sequence[Any]) -> Sequence[int] | None:
+    """Which arguments are the same tensor, where any are: a model may ask, and a graph has one input for them."""
+    identities = [id(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return None if len(set(identities)) == len(identities) else [identities.index(one) for one in identities]
+
+
 def _leaf_key(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
-        return (leaf.dtype, leaf.device.type, leaf.dim(), leaf.layout)
+        return (leaf.dtype, leaf.device.type, leaf.dim(), leaf.layout, leaf.requires_grad)
     return (type(leaf), leaf) if is_constant(leaf) else type(leaf)

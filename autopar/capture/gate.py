@@ -1,7 +1,8 @@
 """The gate: one step of the captured program against one step of the eager model.
 
 Outputs, every gradient, every buffer, what the forward did to its inputs and attributes, and the
-random streams must agree before a program is used. On CPU they must agree bit for bit, since both
+random streams must agree before a program is used; outputs, buffers and streams also in a second
+forward from another seed. On CPU they must agree bit for bit, since both
 run the same operations in the same order; elsewhere within ``RELATIVE_TOLERANCE``, because atomics
 make even two eager steps differ.
 """
@@ -19,10 +20,11 @@ from autopar import compat
 from autopar.capture.call import Call, fresh
 from autopar.capture.state import ModelState, RandomStreams
 from autopar.program import Program
+from autopar.structure import take_apart
 
-__all__ = ["Step", "compare", "eager_step", "program_step"]
+__all__ = ["SEEDS", "Step", "compare", "eager_step", "one_step", "program_step"]
 
-SEED = 20_230
+SEEDS = (20_230, 20_231)
 RELATIVE_TOLERANCE = 1e-4
 
 
@@ -53,7 +55,7 @@ class Step:
     random: RandomStreams
 
 
-def eager_step(model: nn.Module, call: Call, state: ModelState) -> Step:
+def eager_step(model: nn.Module, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True) -> Step:
     """One step of the user's model as it is.
 
     Raises:
@@ -67,16 +69,18 @@ def eager_step(model: nn.Module, call: Call, state: ModelState) -> Step:
             return own(*args, **kwargs)
         return compat.original_class(model).forward(model, *args, **kwargs)
 
-    return _step(model, call, state, forward)
+    return one_step(model, call, state, forward, seed=seed, backward=backward)
 
 
-def program_step(program: Program, call: Call, state: ModelState) -> Step:
+def program_step(
+    program: Program, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True
+) -> Step:
     """The same step of a captured program."""
 
     def forward(inputs: Sequence[torch.Tensor]) -> Any:
         return program.signature.unflatten(program.graph_module.forward(*inputs))
 
-    return _step(program.model, call, state, forward)
+    return one_step(program.model, call, state, forward, seed=seed, backward=backward)
 
 
 def compare(eager: Step, captured: Step) -> str | None:
@@ -112,16 +116,34 @@ def _differences(eager: Step, captured: Step) -> Iterator[str]:
         yield "it drew other random numbers than eager"
 
 
-def _step(model: nn.Module, call: Call, state: ModelState, forward: Callable[[Sequence[torch.Tensor]], Any]) -> Step:
+def one_step(
+    model: nn.Module,
+    call: Call,
+    state: ModelState,
+    forward: Callable[[Sequence[torch.Tensor]], Any],
+    *,
+    seed: int = SEEDS[0],
+    backward: bool = True,
+) -> Step:
+    """One forward and backward on copies of the call's tensors; everything is put back afterwards.
+
+    Args:
+        model: whose gradients and buffers are looked at.
+        call: the sample call.
+        state: the model's state before.
+        forward: runs on the tensors of the call.
+        seed: where all random streams start.
+        backward: whether gradients are wanted.
+    """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     streams = RandomStreams()
-    streams.seed(SEED)
+    streams.seed(seed)
     try:
         with torch.inference_mode(False), torch.enable_grad():
             inputs = fresh(call.tensors)
-            outputs, structure = compat.tree_flatten(forward(inputs))
+            outputs, structure = take_apart(forward(inputs))
             random = RandomStreams()
-            gradients, failure = _gradients(outputs, trainable)
+            gradients, failure = _gradients(outputs if backward else [], trainable)
         buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
         # An output may be memory of the model's that is put back below.

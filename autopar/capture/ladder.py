@@ -9,13 +9,11 @@ from torch import nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.gate import compare, eager_step, program_step
+from autopar.capture.effects import quiet_output
+from autopar.capture.gate import SEEDS, Step, compare, eager_step, one_step, program_step
 from autopar.capture.opaque import wrap_opaque
-from autopar.capture.outputs import unpack_outputs
-from autopar.capture.source import failing_line
 from autopar.capture.state import ModelState
-from autopar.capture.symbolic import trace_symbolic
-from autopar.capture.tracer import refusal
+from autopar.capture.symbolic import Recording
 from autopar.errors import ModelError
 from autopar.program import Program, Remark
 
@@ -27,9 +25,9 @@ def capture(
 ) -> Program:
     """Captures one call of a model as a Program.
 
-    Tries the symbolic front end, compares one step of what it made with one step of the eager
-    model, and falls back to the whole model as one opaque call where they differ. The model, its
-    buffers, gradients, the inputs and all random streams are left as they were.
+    Runs one step of the model and records it, compares a step of the recorded graph with it, and
+    falls back to the whole model as one opaque call where they differ. The model, its buffers,
+    gradients, the inputs and all random streams are left as they were.
 
     Args:
         model: any module that runs eagerly on the sample call.
@@ -46,22 +44,18 @@ def capture(
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
         return wrap_opaque(model, call, f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
     state = ModelState(model)
-    eager = eager_step(model, call, state) if gate else None
-    if compat.has_global_module_hooks():
-        return wrap_opaque(model, call, "hooks are registered on all modules")
-    try:
-        program = trace_symbolic(model, call, state)
-    except Exception as error:
-        return wrap_opaque(model, call, refusal(error), source=failing_line(error))
-    if eager is None:
-        return program
-    program = unpack_outputs(program, eager.structure)
-    try:
-        step = program_step(program, call, state)
-        # The first eager step may be unlike all later ones: libraries import on their first call.
-        difference = compare(eager, step) and compare(eager_step(model, call, state), step)
-    except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
-        difference = f"the captured graph raised {_one_line(error)}"
+    recording = Recording(model, call, state)
+    with quiet_output():
+        eager = one_step(model, call, state, recording.forward, backward=gate)
+        if compat.has_global_module_hooks():
+            return wrap_opaque(model, call, "hooks are registered on all modules")
+        program = recording.program(eager.changed)
+        if program is None:
+            assert recording.refusal is not None
+            return wrap_opaque(model, call, recording.refusal.reason, source=recording.refusal.source)
+        if not gate:
+            return program
+        difference = _difference(program, call, state, eager)
     if difference is not None:
         return wrap_opaque(model, call, f"the gate refused the symbolic capture, because {difference}")
     program.remarks.append(
@@ -73,6 +67,21 @@ def capture(
         )
     )
     return program
+
+
+def _difference(program: Program, call: Call, state: ModelState, eager: Step) -> str | None:
+    """What tells a program from the eager model, whose recorded step is known."""
+    try:
+        step = program_step(program, call, state)
+        # The first eager step may be unlike all later ones: libraries import on their first call.
+        difference = compare(eager, step) and compare(eager_step(program.model, call, state), step)
+        if difference is None:
+            other: dict[str, Any] = {"seed": SEEDS[1], "backward": False}
+            again = eager_step(program.model, call, state, **other)
+            difference = compare(again, program_step(program, call, state, **other))
+    except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
+        return f"the captured graph raised {_one_line(error)}"
+    return difference
 
 
 def _one_line(error: Exception) -> str:

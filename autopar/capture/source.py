@@ -6,13 +6,14 @@ import functools
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 
 import torch
+from torch import nn
 
+from autopar import compat
 from autopar.program import SourceLine
 
-__all__ = ["calling_line", "failing_line"]
+__all__ = ["calling_line", "forward_line"]
 
 _LIBRARIES = tuple(
     str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).resolve().parents[1])
@@ -30,15 +31,10 @@ def calling_line() -> SourceLine | None:
     return None
 
 
-def failing_line(error: BaseException) -> SourceLine | None:
-    """The innermost line of the user's that an exception came through."""
-    found: SourceLine | None = None
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if _is_users(trace.tb_frame.f_code.co_filename):
-            found = SourceLine(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-        trace = trace.tb_next
-    return found
+def forward_line(module: nn.Module) -> SourceLine | None:
+    """Where the module's forward begins."""
+    code = getattr(getattr(compat.original_class(module), "forward", None), "__code__", None)
+    return None if code is None else SourceLine(code.co_filename, code.co_firstlineno)
 
 
 @functools.cache

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from autopar import compat
+
 __all__ = ["ModelState", "RandomStreams", "preserved"]
 
 
@@ -53,6 +55,7 @@ class ModelState:
         self._holders: dict[int, _Holder] = {}
         self._values: dict[int, _Value | _Stream] = {}
         self._visited: set[int] = set()
+        self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream]]] | None = None
         modules = list(model.modules())
         self._visited.update(map(id, modules))  # each is its own owner, whoever else refers to it
         for module in modules:
@@ -73,6 +76,19 @@ class ModelState:
                 for module, attribute in part.owners:
                     found.setdefault(module, set()).add(attribute or changed)
         return {module: sorted(names) for module, names in found.items()}
+
+    def changes_of(self, module: nn.Module) -> dict[str, bool]:
+        """What of this module alone is not as it was; for each attribute, whether a tensor was written to in place."""
+        if self._by_owner is None:
+            self._by_owner = {}
+            for part in (*self._holders.values(), *self._values.values()):
+                for owner, attribute in part.owners:
+                    self._by_owner.setdefault(owner, []).append((attribute, part))
+        found: dict[str, bool] = {}
+        for attribute, part in self._by_owner.get(module, ()):
+            for changed in part.changes():
+                found[attribute or changed] = isinstance(part, _Value)
+        return found
 
     def _module(self, module: nn.Module, owner: nn.Module) -> None:
         attributes = vars(module)
@@ -95,7 +111,7 @@ class ModelState:
             known.owners.append((owner, name))
         elif isinstance(value, torch.Tensor):
             if _copies(value):
-                self._values[id(value)] = _Value(value, value.detach().clone(), [(owner, name)])
+                self._values[id(value)] = _Value(value, value.detach().clone(), compat.version(value), [(owner, name)])
         elif isinstance(value, torch.Generator):
             self._values[id(value)] = _Stream(value, value.get_state(), [(owner, name)])
         elif isinstance(value, nn.Module):
@@ -128,20 +144,26 @@ class _Holder:
     content: Any
     owners: list[tuple[nn.Module, str]]
 
-    def restore(self) -> list[str]:
+    def changes(self) -> list[str]:
         live, content = self.live, self.content
         if _same_items(live, content):
             return []
-        changed = ["items"]
-        if isinstance(live, dict):
-            keys = dict.fromkeys([*live, *content])
-            changed = [str(key) for key in keys if live.get(key, _GONE) is not content.get(key, _GONE)]
+        if not isinstance(live, dict):
+            return ["items"]
+        keys = dict.fromkeys([*live, *content])
+        return [str(key) for key in keys if live.get(key, _GONE) is not content.get(key, _GONE)] or ["order"]
+
+    def restore(self) -> list[str]:
+        live, content = self.live, self.content
+        changed = self.changes()
+        if not changed:
+            return []
         live.clear()
         if isinstance(live, (list, deque)):
             live.extend(content)
         else:
             live.update(content)
-        return changed or ["order"]
+        return changed
 
 
 @dataclass(slots=True)
@@ -150,7 +172,12 @@ class _Value:
 
     live: torch.Tensor
     value: torch.Tensor
+    version: int
     owners: list[tuple[nn.Module, str]]
+
+    def changes(self) -> list[str]:
+        """Whether it was written to; what went past the version counter shows in ``restore``."""
+        return [] if compat.version(self.live) == self.version else ["value"]
 
     def restore(self) -> list[str]:
         # Only where it changed: writing would make autograd distrust what it saved of it before.
@@ -172,8 +199,11 @@ class _Stream:
     state: torch.Tensor
     owners: list[tuple[nn.Module, str]]
 
+    def changes(self) -> list[str]:
+        return [] if torch.equal(self.live.get_state(), self.state) else ["state"]
+
     def restore(self) -> list[str]:
-        if torch.equal(self.live.get_state(), self.state):
+        if not self.changes():
             return []
         self.live.set_state(self.state)
         return ["state"]

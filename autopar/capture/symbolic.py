@@ -1,91 +1,286 @@
-"""Front end 1: symbolic tracing with torch.fx, region by region.
+"""Front end 1: a torch.fx graph with symbolic sizes, recorded from one real run of the model.
 
-The user's modules are traced through; a module whose forward cannot be traced exactly stays one
-call, and so does every module of ``torch.nn`` (the pass ``inline-modules`` opens those that are
-pure). What fx would get wrong without a word is turned into a refusal of that module instead: see
-``autopar.capture.watch`` and ``autopar.capture.recorded``.
+The user's modules are taken apart; a module whose forward does what a graph cannot show stays one
+call, and so does every simple module of ``torch.nn`` (the pass ``inline-modules`` opens those that
+are pure). What would be wrong without a word is turned into a refusal of that module instead: see
+``autopar.capture.recorder`` and ``autopar.capture.watch``.
 """
 
 from __future__ import annotations
 
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 from torch import fx, nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.recorded import UntraceableError
-from autopar.capture.state import ModelState, RandomStreams
-from autopar.capture.tracer import STALE, RegionTracer, reason_to_keep_whole
-from autopar.program import Program, Signature
+from autopar.capture.recorder import Frame, Recorder, Refusal, UnknownTensorError
+from autopar.capture.sizes import Size
+from autopar.capture.source import forward_line
+from autopar.capture.state import ModelState
+from autopar.capture.values import questionnaire
+from autopar.capture.watch import watching
+from autopar.guards import Condition, Dim, Expression, Guards, shapes_of
+from autopar.program import Program, Remark, Signature
+from autopar.structure import Structure, take_apart
 
-__all__ = ["trace_symbolic"]
+__all__ = ["Recording", "reason_to_keep_whole"]
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+# Modules of torch.nn that are made of others, or of operations on their own parameters.
+_COMPOSITES = (
+    nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder, nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.AdaptiveLogSoftmaxWithLoss,
+)  # fmt: skip
 
 
-def trace_symbolic(model: nn.Module, call: Call, state: ModelState) -> Program:
-    """Traces the model on symbolic stand-ins for the call's tensors.
-
-    A module whose forward turns out to change the model, or to draw random numbers that no node
-    shows, is made one call in another round.
+class Recording:
+    """One run of a model, and the graph that it left.
 
     Args:
-        model: the user's model; it is put back as it was.
+        model: the user's model.
         call: the sample call.
         state: the model's state before.
 
-    Returns:
-        A Program in which every module that could not be traced is one call, with a remark.
-
-    Raises:
-        UntraceableError: the root itself cannot be traced.
-        Exception: what else the root's forward raised on stand-ins; see ``refusal``.
+    Attributes:
+        refusal: why the whole model cannot be a graph; None where it is one.
     """
-    reason = reason_to_keep_whole(model, hooks=False)
-    if reason is not None:
-        raise UntraceableError(reason)
-    stateful: dict[nn.Module, str] = {}
-    hidden: dict[nn.Module, set[str]] = {}
-    draws = False
-    while True:
-        tracer = RegionTracer(model, call, stateful, follow_random=draws)
-        streams = RandomStreams()
-        for module, names in hidden.items():
-            vars(module).update(dict.fromkeys(names, STALE))
+
+    def __init__(self, model: nn.Module, call: Call, state: ModelState) -> None:
+        self.model, self.call, self.state = model, call, state
+        self.refusal: Refusal | None = None
+        self._result: _Result | None = None
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> Any:
+        """Runs the model on the call's tensors, as eager does, and records.
+
+        Returns:
+            What the model returned.
+
+        Raises:
+            Exception: whatever the model raises.
+        """
+        reason = reason_to_keep_whole(self.model, hooks=False)
+        forward = compat.original_class(self.model).forward
+        args, kwargs = self.call.fill(inputs)
+        if reason is not None:
+            self.refusal = Refusal(self.model, reason, None)
+            own = vars(self.model).get("forward")
+            return own(*args, **kwargs) if own is not None else forward(self.model, *args, **kwargs)
+        recorder = Recorder(self.model, list(zip(_input_names(forward, self.call), inputs, strict=True)))
+        rules = _Rules(recorder, self.state)
+        root = Frame("", self.model, compat.ambient_modes())
+        recorder.frames.append(root)
+        before = rules.before(self.model)
+        with watching(recorder, rules.call), recorder:
+            result = forward(self.model, *args, **kwargs)
+        problem = rules.after(self.model, before)
+        if problem is not None:
+            recorder.refuse(problem, forward_line(self.model))
+        if root.refusal is None:
+            self._finish(recorder, root, result)
+        self.refusal = root.refusal
+        return compat.tree_map(lambda leaf: int.__int__(leaf) if type(leaf) is Size else leaf, result)
+
+    def program(self, changed: Mapping[nn.Module, Sequence[str]]) -> Program | None:
+        """The program, or None where the model has to stay whole.
+
+        Args:
+            changed: what the run changed of the model, as ``ModelState.restore`` tells.
+        """
+        if self.refusal is None:
+            self.refusal = self._unseen(changed)
+        if self.refusal is not None or self._result is None:
+            return None
+        return self._result.program(self.model, self.call)
+
+    def _finish(self, recorder: Recorder, root: Frame, result: Any) -> None:
+        leaves, structure = take_apart(result)
+        constants = {
+            index: leaf
+            for index, leaf in enumerate(leaves)
+            if not isinstance(leaf, torch.Tensor) and type(leaf) is not Size
+        }
         try:
-            graph = tracer.capture()
-        finally:
-            changes, drew = state.restore(), streams != RandomStreams()
-            streams.restore()
-        changed = {module: set(names) - hidden.get(module, set()) for module, names in changes.items()}
-        found = {
-            module: f"its forward changes the attribute {', '.join(map(repr, sorted(names)))}"
-            for module, names in changed.items()
-            if names
-        } | tracer.buffer_writers(graph)
-        if not found and not drew:
-            break
-        if (drew and draws) or (found and found.keys() <= stateful.keys()):
-            raise UntraceableError("its forward changes what no graph shows")
-        if model in found:
-            raise UntraceableError(found[model])
-        stateful |= found
-        hidden |= {module: hidden.get(module, set()) | changed[module] for module in changed}
-        draws = draws or drew
-    module = fx.GraphModule(model, graph, class_name=compat.original_class(model).__name__)
-    return Program(
-        graph_module=module,
-        model=model,
-        signature=Signature(
-            in_spec=call.spec,
-            constants=dict(call.constants),
-            inputs=tuple(node.name for node in graph.nodes if node.op == "placeholder"),
-            out_spec=tracer.out_spec,
-            out_constants=tracer.out_constants,
-        ),
-        front_end="symbolic",
-        example=call.tensors,
-        mode_dependent={tracer.path_of_module(m): flag for m, flag in tracer.watch.read_training.items()},
-        attributes={
-            (tracer.path_of_module(module), name): value
-            for (module, name), value in tracer.watch.read_attributes.items()
-        },
-        remarks=tracer.remarks(),
+            recorder.finish([leaf for index, leaf in enumerate(leaves) if index not in constants])
+        except UnknownTensorError as error:
+            recorder.refuse(str(error))
+            return
+        self._result = _Result(recorder, root, structure, constants)
+
+    def _unseen(self, changed: Mapping[nn.Module, Sequence[str]]) -> Refusal | None:
+        """A change of a module that no call in the graph makes."""
+        if self._result is None:
+            return None
+        recorder = self._result.recorder
+        called = {str(node.target) for node in recorder.graph.nodes if node.op == "call_module"}
+        for module, names in changed.items():
+            path = recorder.paths.get(id(module), "")
+            parts = path.split(".")
+            if not any(".".join(parts[: index + 1]) in called for index in range(len(parts))):
+                what = ", ".join(map(repr, names)) + (f" of {path}" if path else "")
+                return Refusal(module, f"its forward changes the attribute {what}", forward_line(module))
+            read = [name for name in names if (module, name) in self._result.root.attributes]
+            if read:
+                return Refusal(module, f"it reads {path}.{read[0]}, which an opaque module changes", None)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A finished recording."""
+
+    recorder: Recorder
+    root: Frame
+    structure: Structure
+    constants: Mapping[int, Any]
+
+    def program(self, model: nn.Module, call: Call) -> Program:
+        recorder = self.recorder
+        guards = self._guards(model, call)
+        module = fx.GraphModule(model, recorder.graph, class_name=compat.original_class(model).__name__)
+        return Program(
+            graph_module=module,
+            model=model,
+            signature=Signature(
+                in_spec=call.spec,
+                constants=dict(call.constants),
+                inputs=tuple(node.name for node in recorder.graph.nodes if node.op == "placeholder"),
+                out_spec=self.structure,
+                out_constants=self.constants,
+            ),
+            front_end="symbolic",
+            example=call.tensors,
+            mode_dependent={recorder.paths[id(m)]: flag for m, flag in self.root.training.items()},
+            attributes={
+                (recorder.paths[id(module)], name): value for (module, name), value in self.root.attributes.items()
+            },
+            guards=guards,
+            remarks=[_remark(path, refusal) for path, refusal in recorder.refusals.items() if self._calls(path)],
+        )
+
+    def _calls(self, path: str) -> bool:
+        return any(node.op == "call_module" and node.target == path for node in self.recorder.graph.nodes)
+
+    def _guards(self, model: nn.Module, call: Call) -> Guards:
+        inputs = {node: index for index, node in enumerate(self.recorder.graph.find_nodes(op="placeholder"))}
+        conditions = list(self.recorder.notes.conditions)
+        ours = [one for one in conditions if all(dim.source in inputs for dim in one.dims())]
+        asked = questionnaire(self.recorder.graph, self.root.questions, model)
+        return Guards(
+            conditions=tuple(
+                Condition(one.function, tuple(_at_inputs(part, inputs) for part in one.operands), one.outcome)
+                for one in ours
+            ),
+            confirmed={shapes_of(call.tensors)},
+            uncertain=len(ours) < len(conditions),
+            questions=asked[0] if asked is not None else None,
+            answers=asked[1] if asked is not None else (),
+        )
+
+
+class _Rules:
+    """What becomes of a submodule that is called."""
+
+    def __init__(self, recorder: Recorder, state: ModelState) -> None:
+        self.recorder, self.state = recorder, state
+
+    def call(self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs the submodule in a frame."""
+        return self.recorder.call_module(module, call, args, kwargs, self)
+
+    def decide(self, module: nn.Module) -> tuple[bool, str | None]:
+        """Whether it is one call whatever its forward does, and for what reason if that is a loss."""
+        reason = reason_to_keep_whole(module)
+        return reason is not None or (_is_simple(module) and torch.is_grad_enabled()), reason
+
+    def before(self, module: nn.Module) -> Any:
+        """What to compare with after its forward."""
+        return self.state.changes_of(module)
+
+    def after(self, module: nn.Module, before: Any) -> str | None:
+        """Why its forward cannot be nodes, in view of what it changed."""
+        changes = {name: kind for name, kind in self.state.changes_of(module).items() if name not in before}
+        if not changes:
+            return None
+        replaced = {name for name, in_place in changes.items() if not in_place}
+        self.recorder.changed.setdefault(id(module), set()).update(replaced)
+        written = [name for name, in_place in changes.items() if in_place]
+        if written:
+            path = self.recorder.paths[id(module)]
+            name = f"{path}.{written[0]}" if path else written[0]
+            return f"its forward writes to {name!r} in place"
+        return f"its forward changes the attribute {', '.join(map(repr, sorted(changes)))}"
+
+
+def reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | None:
+    """Why a module cannot be opened whatever its forward does; None where it can be tried.
+
+    Args:
+        module: the module.
+        hooks: whether its hooks count; those of the root run around the program.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is a ScriptModule"
+    if hooks and compat.has_module_hooks(module):
+        return "it has hooks"
+    if "forward" in vars(module):
+        return "its forward was replaced on the instance"
+    if compat.is_parametrized(module):
+        return "its parameters are parametrized"
+    return None
+
+
+def _is_simple(module: nn.Module) -> bool:
+    ours = type(module).__module__.startswith(("torch.nn.", "torch.ao.nn."))
+    return ours and not isinstance(module, (*_CONTAINERS, *_COMPOSITES))
+
+
+def _at_inputs(operand: Any, inputs: Mapping[fx.Node, int]) -> Any:
+    if isinstance(operand, Dim):
+        return Dim(inputs[operand.source], operand.dim)
+    if isinstance(operand, Expression):
+        return Expression(operand.function, tuple(_at_inputs(part, inputs) for part in operand.operands))
+    return operand
+
+
+def _remark(path: str, refusal: Refusal) -> Remark:
+    module, reason = refusal.module, refusal.reason
+    return Remark(
+        kind="missed",
+        stage="capture",
+        message=f"{path} ({type(module).__name__}) stays one opaque call: {reason}.",
+        module_path=path,
+        source=refusal.source,
+        mend=_MENDS.get(reason, "Keep it, or move what is untraceable into a submodule of its own."),
+        nbytes=sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad),
     )
+
+
+_MENDS = {
+    "its Python control flow depends on a tensor": "Use torch.where, or move the branch into a small submodule.",
+    "it is a ScriptModule": "Pass the plain module instead of the scripted one.",
+    "it has hooks": "Remove the hooks, or keep it: hooks run as they always did.",
+}
+
+
+def _input_names(forward: Callable[..., Any], call: Call) -> list[str]:
+    """Names for the tensor leaves: the forward's argument names, with a number for nested leaves."""
+    total = len(call.tensors) + len(call.constants)
+    args, kwargs = compat.tree_unflatten(list(range(total)), call.spec)
+    try:
+        bound = inspect.signature(forward).bind(None, *args, **kwargs)
+        by_argument = list(itertools.islice(bound.arguments.items(), 1, None))
+    except (TypeError, ValueError):
+        by_argument = [(f"arg{index}", value) for index, value in enumerate(args)] + list(kwargs.items())
+    names: dict[int, str] = {}
+    for argument, tree in by_argument:
+        leaves, _ = compat.tree_flatten(tree)
+        for number, leaf in enumerate(leaves):
+            names[leaf] = argument if len(leaves) == 1 else f"{argument}_{number}"
+    return [names[index] for index in range(total) if index not in call.constants]

@@ -1,124 +1,123 @@
-"""Notices what a forward does that a symbolic graph would not show."""
+"""Notices what a forward does besides calling torch functions."""
 
 from __future__ import annotations
 
-import functools
-import threading
+import builtins
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from autopar import compat
-from autopar.capture.recorded import UntraceableError
+from autopar.capture.effects import watching_effects
+from autopar.capture.recorder import Recorder
+from autopar.capture.sizes import Size
 
-__all__ = ["PLAIN", "Watch", "ambient_modes"]
-
-_FACTORIES = (
-    "arange", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randint",
-    "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
-)  # fmt: skip
-
+__all__ = ["PLAIN", "watching"]
 
 PLAIN = (bool, int, float, str, type(None), tuple)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
+Call = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
-class Watch:
-    """Within ``watching()``: tensor factories become nodes, so that nothing random or mutable is
-    baked in; custom ``autograd.Function``s and saved-tensor hooks (checkpointing) refuse the region
-    that uses them; reads of ``module.training`` are recorded, since the graph is exact for that mode
-    only, and so are reads of other attributes that hold plain values, which the graph bakes in.
-    Other threads (a data loader's) are not disturbed.
 
-    Attributes:
-        read_training: the modules whose flag was read, with the flag.
-        read_attributes: module and attribute name of every plain value that was read, with the value.
+@contextmanager
+def watching(recorder: Recorder, call: Call) -> Iterator[None]:
+    """Watches everything that runs in this thread; others (a data loader's) are not disturbed.
+
+    - Calls of modules go through ``call``.
+    - Reads of ``module.training`` are noted, since the graph is exact for that mode only, and so are
+      reads of other attributes that hold plain values, which the graph bakes in.
+    - A custom ``autograd.Function`` becomes one operation; saved-tensor hooks (checkpointing) refuse
+      the module that uses them.
+    - Printing and writing files refuse the module that does it: it does so in every step.
+    - ``range`` over a size is noted: it takes any integer without asking for its value.
+
+    Args:
+        recorder: gets the notes.
+        call: runs a module, given the class's own ``__call__``.
     """
+    known = recorder.paths
 
-    def __init__(self) -> None:
-        self.read_training: dict[nn.Module, bool] = {}
-        self.read_attributes: dict[tuple[nn.Module, str], Any] = {}
-        self._thread = threading.get_ident()
+    def training(module: nn.Module) -> bool:
+        flag: bool = vars(module)["training"]
+        if recorder.active:
+            if id(module) in known:
+                recorder.frames[-1].training[module] = flag
+            else:
+                recorder.refuse(f"it reads the train/eval flag of a {type(module).__name__} that is no submodule")
+        return flag
 
-    @property
-    def here(self) -> bool:
-        """Whether the caller runs in the thread that traces."""
-        return threading.get_ident() == self._thread
+    def attribute(module: nn.Module, name: str) -> Any:
+        if recorder.active and name in recorder.changed.get(id(module), ()):
+            recorder.refuse("it reads an attribute that an opaque module changes")
+        value = object.__getattribute__(module, name)
+        if type(value) in PLAIN and name not in _OF_EVERY_MODULE and recorder.active:  # noqa: SIM102
+            if id(module) in known and name in vars(module):
+                recorder.frames[-1].attributes[module, name] = value
+        return value
 
-    @contextmanager
-    def watching(self, tracer: fx.Tracer, known: Callable[[nn.Module], bool]) -> Iterator[None]:
-        """Watches everything that runs in this thread.
-
-        Args:
-            tracer: records the factories.
-            known: whether a module belongs to the model, so that its flag can be compared later.
-        """
-
-        def training(module: nn.Module) -> bool:
-            flag: bool = vars(module)["training"]
-            if self.here:
-                if not known(module):
-                    raise UntraceableError(
-                        f"it reads the train/eval flag of a {type(module).__name__} that is no submodule"
-                    )
-                self.read_training[module] = flag
-            return flag
-
-        def attribute(module: nn.Module, name: str) -> Any:
-            value = object.__getattribute__(module, name)
-            if type(value) in PLAIN and name not in _OF_EVERY_MODULE and name in vars(module):  # noqa: SIM102
-                if self.here and known(module):
-                    self.read_attributes[module, name] = value
-            return value
-
-        def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-            if self.here:
-                raise UntraceableError(f"it uses the custom autograd function {cls.__name__}")
+    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        if not recorder.active:
             return original_apply(cls, *args, **kwargs)
+        with recorder.paused():
+            plain = compat.tree_map(lambda x: int.__int__(x) if type(x) is Size else x, (args, kwargs))
+            result = original_apply(cls, *plain[0], **plain[1])
+        recorder.record_function(cls, args, kwargs, result)
+        return result
 
-        def enter(hooks: torch.autograd.graph.saved_tensors_hooks) -> None:
-            if self.here:
-                raise UntraceableError("it uses saved-tensor hooks (activation checkpointing)")
-            original_enter(hooks)
+    def enter(hooks: torch.autograd.graph.saved_tensors_hooks) -> None:
+        if recorder.active:
+            recorder.refuse("it uses saved-tensor hooks (activation checkpointing)")
+        original_enter(hooks)
 
-        def refuse_function() -> None:
-            if self.here:
-                raise UntraceableError("it uses a custom autograd function")
+    def refuse_function() -> None:
+        if recorder.active:
+            recorder.refuse("it uses a custom autograd function by another name than Class.apply")
 
-        original_apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
-        original_enter = torch.autograd.graph.saved_tensors_hooks.__enter__
-        with ExitStack() as stack:
-            for name in _FACTORIES:
-                stack.enter_context(_patched(torch, name, self._factory(getattr(torch, name), tracer)))
-            stack.enter_context(_patched(nn.Module, "training", property(training, _set_training)))
-            stack.enter_context(_patched(nn.Module, "__getattribute__", attribute))
-            stack.enter_context(_patched(torch.autograd.Function, "apply", classmethod(apply)))
-            stack.enter_context(_patched(torch.autograd.graph.saved_tensors_hooks, "__enter__", enter))
-            stack.enter_context(compat.before_custom_functions(refuse_function))
-            yield
+    def module_call(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if not recorder.active or recorder.frames[-1].module is module or id(module) not in known:
+                return original(module, *args, **kwargs)
+            return call(module, original, args, kwargs)
 
-    def _factory(self, factory: Callable[..., Any], tracer: fx.Tracer) -> Callable[..., Any]:
-        @functools.wraps(factory)
-        def record(*args: Any, **kwargs: Any) -> Any:
-            if self.here:
-                return tracer.create_proxy("call_function", factory, args, kwargs)
-            return factory(*args, **kwargs)
+        return run
 
-        return record
+    original_apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+    original_enter = torch.autograd.graph.saved_tensors_hooks.__enter__
+    callers = {base for module in recorder.model.modules() for base in type(module).__mro__ if "__call__" in vars(base)}
+    with ExitStack() as stack:
+        for cls in callers & set(_subclasses(nn.Module, callers)):
+            stack.enter_context(_patched(cls, "__call__", module_call(vars(cls)["__call__"])))
+        stack.enter_context(_patched(nn.Module, "training", property(training, _set_training)))
+        stack.enter_context(_patched(nn.Module, "__getattribute__", attribute))
+        stack.enter_context(_patched(torch.autograd.Function, "apply", classmethod(apply)))
+        stack.enter_context(_patched(torch.autograd.graph.saved_tensors_hooks, "__enter__", enter))
+        stack.enter_context(_patched(builtins, "range", _Range))
+        stack.enter_context(compat.before_custom_functions(refuse_function))
+        stack.enter_context(watching_effects(lambda deed: recorder.refuse(deed) if recorder.active else None))
+        yield
 
 
-def ambient_modes() -> dict[str, Any]:
-    """What besides its inputs decides what an operation does."""
-    return {
-        "torch.is_grad_enabled()": torch.is_grad_enabled(),
-        "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
-        "autocast state": tuple(
-            (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")
-        ),
-    }
+class _RangeType(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, _range)
+
+
+_range = range
+
+
+class _Range(metaclass=_RangeType):
+    """``range``, which pins the sizes that it is given."""
+
+    def __new__(cls, *bounds: Any) -> Any:
+        return _range(*(bound.pin() if type(bound) is Size else bound for bound in bounds))
+
+
+def _subclasses(base: type, classes: set[type]) -> Iterator[type]:
+    return (cls for cls in classes if issubclass(cls, base) and not issubclass(cls, torch.jit.ScriptModule))
 
 
 def _set_training(module: nn.Module, flag: bool) -> None:

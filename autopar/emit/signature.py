@@ -121,7 +121,7 @@ def result(program: Program, output: Any, write: Writer) -> Expr:
     total = len(output) + len(signature.out_constants)
     constants = signature.out_constants
     leaves = [write.expression(constants[i] if i in constants else next(nodes)) for i in range(total)]
-    template = compat.tree_unflatten([Leaf(index) for index in range(total)], signature.out_spec)
+    template = signature.out_spec.unflatten([Leaf(index) for index in range(total)])
     return structure(template, leaves, write)
 
 
@@ -216,7 +216,7 @@ def single_output(program: Program, output: Any) -> Any:
         return output
     if program.signature.out_constants or len(output) != 1:
         return None
-    return output[0] if isinstance(compat.tree_unflatten([Leaf(0)], program.signature.out_spec), Leaf) else None
+    return output[0] if isinstance(program.signature.out_spec.unflatten([Leaf(0)]), Leaf) else None
 
 
 def structure(tree: Any, leaves: Sequence[Expr], write: Writer) -> Expr:

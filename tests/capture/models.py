@@ -221,9 +221,7 @@ def needs_size(self: Part, x: torch.Tensor) -> torch.Tensor:
 
 REFUSED = {
     branches_on_values: "control flow depends on a tensor",
-    without_gradients: "under a changed torch.is_grad_enabled()",
-    in_autocast: "under a changed autocast state",
-    custom_function: "custom autograd function",
+    in_autocast: "changes how operations run",
     bound_custom_function: "custom autograd function",
     checkpointed: "saved-tensor hooks",
     checkpointed_reentrantly: "custom autograd function",
@@ -232,18 +230,19 @@ REFUSED = {
     writes_item_of_buffer: "writes to 'middle.total' in place",
     replaces_buffer: "changes the attribute 'total'",
     assigns_data: "assigns the attribute 'data' of a tensor",
-    writes_plain_tensor: "changes the attribute 'plain'",
-    clamps_weight: "under a changed torch.is_grad_enabled()",
+    writes_plain_tensor: "writes to 'middle.plain' in place",
+    clamps_weight: "writes to 'middle.weight' in place",
     counts: "changes the attribute 'calls'",
     counts_in_object: "changes the attribute 'statistics'",
     appends: "changes the attribute 'seen'",
     appends_nested: "changes the attribute 'nested'",
     remembers: "changes the attribute 'last_input'",
     draws_in_python: "draws random numbers that no graph shows",
-    computes_outside: "tensor that was computed outside the graph",
-    needs_size: "needs the value of a tensor or of a size",
 }
 """What a region may not do, with a part of the reason that is given."""
+
+OPENED = (without_gradients, custom_function, computes_outside, needs_size)
+"""What looks as if it could not be a graph, and can."""
 
 
 class Mapped(nn.Module):

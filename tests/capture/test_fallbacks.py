@@ -18,6 +18,7 @@ from autopar.capture.ladder import capture
 from autopar.errors import ModelError
 from autopar.program import info
 from tests.capture.models import (
+    OPENED,
     REFUSED,
     Part,
     Trunk,
@@ -31,6 +32,19 @@ from tests.capture.models import (
     writes_buffer,
     x,
 )
+
+
+@pytest.mark.parametrize("middle", OPENED, ids=lambda middle: middle.__name__)
+def test_what_looks_untraceable_becomes_operations(middle: Callable[..., Any]) -> None:
+    """Custom functions, no_grad blocks, loops over sizes: gradients are eager's, too."""
+    model = Trunk(Part(middle))
+    program = capture(model, (x(),))
+    assert program.front_end == "symbolic"
+    assert opaque_paths(program) == []
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(run(program, x()).square().sum(), parameters, allow_unused=True)
+    expected = torch.autograd.grad(model(x()).square().sum(), parameters, allow_unused=True)
+    assert all(a is b or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("middle", REFUSED, ids=lambda middle: middle.__name__)
@@ -65,7 +79,9 @@ def test_remark_points_at_the_line_that_forced_it() -> None:
     assert line.strip() == "if x.sum() > 0:"
 
 
-@pytest.mark.parametrize("middle", REFUSED, ids=lambda middle: middle.__name__)
+@pytest.mark.parametrize(
+    "middle", [m for m in REFUSED if m is not branches_on_values], ids=lambda middle: middle.__name__
+)
 def test_a_root_that_cannot_be_traced_is_one_call(middle: Callable[..., Any]) -> None:
     """Capture never fails for a model that runs eagerly."""
     program = capture(Part(middle), (x(),))
@@ -77,7 +93,7 @@ def test_a_root_that_cannot_be_traced_is_one_call(middle: Callable[..., Any]) ->
 
 def test_opaque_root_says_where() -> None:
     """The line that forced it is in the remark."""
-    (remark,) = capture(Part(branches_on_values), (x(),)).remarks
+    (remark,) = capture(Part(counts), (x(),)).remarks
     assert remark.source is not None
     assert remark.source.file.endswith("models.py")
 
@@ -145,7 +161,7 @@ def test_unregistered_submodule_refuses_its_caller() -> None:
     outside = [nn.Linear(4, 4)]
     program = capture(Trunk(Part(lambda self, x: outside[0](self.fc(x)))), (x(),))
     assert opaque_paths(program) == ["middle"]
-    assert "Linear that is no submodule" in program.remarks[0].message
+    assert "parameter that is no parameter of the model" in program.remarks[0].message
 
 
 def test_foreign_parameter_refuses_its_user() -> None:
@@ -173,11 +189,15 @@ class Result:
     logits: torch.Tensor
 
 
-def test_unknown_output_structure_keeps_the_model_whole() -> None:
-    """The remark names the class."""
-    program = capture(Dropped(), (x(),))
-    assert program.front_end == "opaque"
-    assert "it returns a Result" in program.remarks[0].message
+def test_objects_in_outputs_are_taken_apart_and_rebuilt() -> None:
+    """Pytree knows nothing of this class; the user gets one of it with gradients that flow."""
+    model = Dropped()
+    program = capture(model, (x(),))
+    assert program.front_end == "symbolic"
+    found = run(program, x(5))
+    assert type(found) is Result
+    assert torch.equal(found.logits, model(x(5)).logits)
+    assert found.logits.requires_grad
 
 
 class Cache:

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from autopar.capture import ladder
 from autopar.capture.ladder import capture
-from autopar.capture.symbolic import trace_symbolic
+from autopar.capture.symbolic import Recording
 from autopar.program import Program
 from tests.capture.models import Part, Trunk, dropout, gelu_mlp, opaque_paths, x
 
@@ -112,13 +112,15 @@ PLANTED: dict[Callable[[Program], None], str] = {
 def test_planted_bug_is_caught(bug: Callable[[Program], None], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capture falls back to the model as it is, and says which difference it was."""
 
-    def wrong(*args: Any) -> Program:
-        program = trace_symbolic(*args)
+    def wrong(self: Recording, changed: Any) -> Program | None:
+        program = right(self, changed)
+        assert program is not None
         bug(program)
         program.graph_module.recompile()
         return program
 
-    monkeypatch.setattr(ladder, "trace_symbolic", wrong)
+    right = Recording.program
+    monkeypatch.setattr(Recording, "program", wrong)
     program = capture(Whole(), (x(),))
     assert program.front_end == "opaque"
     (remark,) = program.remarks
@@ -134,7 +136,7 @@ def test_right_graph_passes() -> None:
 
 
 def test_gate_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is not run then."""
+    """The model runs once then, to be recorded."""
     monkeypatch.setattr(ladder, "eager_step", lambda *args: pytest.fail("a step was run"))
     assert capture(Whole(), (x(),), gate=False).front_end == "symbolic"
 

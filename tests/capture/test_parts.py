@@ -39,7 +39,8 @@ def test_a_known_number_of_parts_is_iterated(how: str) -> None:
     assert not list(program.find("call_module"))
 
 
-def test_a_number_of_parts_that_depends_on_a_size_is_not_guessed() -> None:
-    """Splitting into parts of a size leaves their number to the input: the module stays opaque."""
+def test_a_number_of_parts_that_depends_on_a_size_is_a_condition() -> None:
+    """Splitting into parts of a size: the graph is for inputs that give as many."""
     program = autopar.trace(Parts("size"), torch.randn(2, 4))
-    assert program.front_end == "opaque"
+    assert program.front_end == "symbolic"
+    assert program.guards.uncertain

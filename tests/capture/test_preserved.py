@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from autopar.capture import ladder
 from autopar.capture.ladder import capture
+from autopar.capture.recorder import Recorder
 from autopar.capture.state import ModelState, RandomStreams, preserved
 from tests.capture.models import REFUSED, Part, Trunk, gelu_mlp, x
 
@@ -96,13 +96,13 @@ def test_state_is_put_back_when_forward_raises(error: type[BaseException]) -> No
     assert streams == RandomStreams()
 
 
-def test_state_is_put_back_when_the_tracer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_is_put_back_when_the_recorder_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours is a fallback, not damage."""
 
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(ladder, "trace_symbolic", fails)
+    monkeypatch.setattr(Recorder, "argument", fails)
     model = gelu_mlp()
     before = picture(model)
     program = capture(model, (x(),))

@@ -43,7 +43,7 @@ def test_summary_says_what_was_done(command: Command, model_file: Path) -> None:
     assert "all-reduced a step" in ended.out
     assert "fc2.bias" in ended.out
     assert "rnn (LSTM) stays one opaque call" in ended.out
-    assert "model.py:14" in ended.out
+    assert "model.py:19" in ended.out
     assert "out/transformed.py" in ended.out
     assert "\x1b" not in ended.out
 

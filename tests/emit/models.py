@@ -27,6 +27,10 @@ def scaled(x: Tensor, factor: float) -> Tensor:
     return x * factor if x.dim() else x
 
 
+def look(module: nn.Module, args: Any, output: Any) -> None:
+    """A forward hook without effect."""
+
+
 class Branches(nn.Module):
     """Two branches that meet, with operators of every kind."""
 
@@ -130,6 +134,7 @@ class WithOpaque(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.rnn, self.out = ControlFlow(), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 2)
+        self.rnn.register_forward_hook(look)  # hooks run in eager code only
         self.register_buffer("offset", torch.arange(4.0))
         self.plain = torch.full((4,), 0.5)
 

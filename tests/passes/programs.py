@@ -15,6 +15,7 @@ from autopar.passes.base import PassContext
 from autopar.passes.pipeline import build, parse
 from autopar.passes.runner import run_pipeline
 from autopar.program import Program
+from tests.opaque import kept_whole
 
 
 class MLP(nn.Module):
@@ -90,7 +91,7 @@ class Recurrent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.lstm, self.last = nn.Linear(4, 4), nn.LSTM(4, 4), nn.Linear(4, 2)
+        self.first, self.lstm, self.last = nn.Linear(4, 4), kept_whole(nn.LSTM(4, 4)), nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.lstm(self.first(x))[0])

@@ -11,6 +11,7 @@ from torch import nn
 from autopar.capture.ladder import capture
 from autopar.compat import tree_flatten
 from autopar.passes.dataflow import model_specs, parameter_specs
+from tests.opaque import kept_whole
 from tests.passes.programs import MLP, MODELS, Branches, Recurrent, Tied, Unused, compiled
 
 ORDER = "inline-modules,shapes,backward-order"
@@ -92,7 +93,7 @@ def test_parameter_that_an_opaque_call_shares_takes_the_hook() -> None:
     class Sharing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cell, self.fc = nn.GRUCell(4, 4), nn.Linear(4, 12, bias=False)
+            self.cell, self.fc = kept_whole(nn.GRUCell(4, 4)), nn.Linear(4, 12, bias=False)
             self.fc.weight = self.cell.weight_ih
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

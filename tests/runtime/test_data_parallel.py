@@ -18,6 +18,7 @@ from autopar.compilation import compile_program
 from autopar.errors import ModelError
 from autopar.replica_modules import run_replicas
 from autopar.strategies import DataParallel
+from tests.opaque import kept_whole
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -325,7 +326,7 @@ def test_an_error_names_its_replica() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(2, 2)
-            self.check = _Refuses()
+            self.check = kept_whole(_Refuses())
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.check(self.linear(x), x)

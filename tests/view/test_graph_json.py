@@ -15,6 +15,7 @@ from autopar.compilation import compile_program
 from autopar.errors import ModelError
 from autopar.strategies import DDP, DataParallel
 from autopar.view.graph_json import graph_document, read_document, write_document
+from tests.opaque import kept_whole
 from tests.view.documents import chain, node
 
 
@@ -25,7 +26,7 @@ class Net(nn.Module):
         super().__init__()
         self.fc = nn.Linear(10, 4)
         self.act = nn.ReLU()
-        self.rnn = nn.LSTM(4, 4)
+        self.rnn = kept_whole(nn.LSTM(4, 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Linear, activation, LSTM."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 from autopar import compat
 from autopar.errors import OptionError
 from autopar.partitioner.buckets import assign_buckets
-from autopar.partitioner.plan import LocalParameter, Plan
+from autopar.partitioner.plan import LocalParameter, ParameterSpec, Plan
 from autopar.passes.base import PassContext, PassResult
 from autopar.passes.dataflow import parameter_specs
 from autopar.program import Program, Remark
@@ -55,11 +55,14 @@ class AssignBuckets:
         specs = parameter_specs(program)
         if ctx.plan is not None:
             ctx.plan.check_parameters(specs)
-            return PassResult(dataclasses.replace(program, plan=ctx.plan), changed=True)
+            # The plan may come from another branch of the model, in whose order its buckets are.
+            own = program.ready_order if program.guards.none else ()
+            return PassResult(dataclasses.replace(program, plan=ctx.plan, ready_order=own), changed=True)
+        specs, order = _with_what_other_calls_use(program, specs)
         cap = round(self.cap_mb * MIB)
         buckets = assign_buckets(
             specs,
-            program.ready_order,
+            order,
             cap_bytes=cap,
             first_cap_bytes=min(cap, round(self.first_mb * MIB)),
         )
@@ -84,7 +87,24 @@ class AssignBuckets:
             stage=self.name,
             message=f"{len(placed)} parameters travel in {len(buckets)} buckets, {plan.nbytes:,} bytes a step.",
         )
-        return PassResult(dataclasses.replace(program, plan=plan), changed=True, remarks=(remark,))
+        return PassResult(dataclasses.replace(program, plan=plan, ready_order=order), changed=True, remarks=(remark,))
+
+
+def _with_what_other_calls_use(
+    program: Program, specs: list[ParameterSpec]
+) -> tuple[list[ParameterSpec], tuple[str, ...]]:
+    """Specs and ready order with the parameters that this graph leaves out, where another call may use them.
+
+    A graph that rests on sizes or values of its inputs is one of several: on another rank, or in
+    the next step, another branch may run. Hooks gather what comes then; where nothing comes on any
+    rank, ``.grad`` stays None.
+    """
+    order = program.ready_order
+    if program.guards.none:
+        return specs, order
+    idle = [spec.name for spec in specs if spec.name not in order]
+    hooked = [dataclasses.replace(spec, route="hook") if spec.name in idle else spec for spec in specs]
+    return hooked, (*order, *idle)
 
 
 def _written_buffers(program: Program) -> list[str]:

@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import fx
+from torch import fx, nn
 
 from autopar import ops
 from autopar.partitioner.plan import BucketSpec
@@ -50,9 +50,15 @@ class DDPSync:
 
 
 def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]], order: dict[fx.Node, int]) -> None:
-    members = [reads[name] for name in bucket.parameters if name in reads]
+    (output,) = program.find("output")
+    for name in bucket.parameters:
+        if name not in reads:  # another branch of the model uses it: here its gradient is zero
+            _hold(program, name)
+            with program.graph.inserting_before(output):
+                reads[name] = [program.graph.get_attr(name)]
+    members = [reads[name] for name in bucket.parameters]
     users = [user for nodes in members for node in nodes for user in node.users]
-    first = min(users, key=order.__getitem__)
+    first = min(users, key=order.__getitem__, default=output)
     with program.graph.inserting_before(first):
         sources = []
         for nodes in members:
@@ -70,3 +76,14 @@ def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]
                 node.replace_all_uses_with(synced, delete_user_cb=lambda user: user is not sync)
             for extra in nodes[1:]:
                 program.graph.erase_node(extra)
+
+
+def _hold(program: Program, name: str) -> None:
+    """Gives the graph module a parameter of the model that no node has read so far."""
+    path, _, key = name.rpartition(".")
+    try:
+        owner = program.graph_module.get_submodule(path)
+    except AttributeError:
+        program.graph_module.add_submodule(path, nn.Module())
+        owner = program.graph_module.get_submodule(path)
+    owner.register_parameter(key, program.model.get_parameter(name))

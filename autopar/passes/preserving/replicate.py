@@ -12,6 +12,8 @@ import torch
 from torch import fx, nn
 
 from autopar import compat, replica_ops
+from autopar.capture.call import Call
+from autopar.capture.opaque import wrap_opaque
 from autopar.errors import ModelError, OptionError, PlanError
 from autopar.partitioner.plan import Combine, Plan
 from autopar.passes.base import PassContext, PassResult
@@ -67,6 +69,7 @@ class Replicate:
             ModelError: the model is not on the first device, or cannot be split exactly.
             PlanError: the context's plan was made for another model.
         """
+        program, unsplittable = _for_any_size(program)
         wanted = self.replicas or (ctx.replicas if ctx.replicas > 1 else None)
         named = self.devices.split(",") if self.devices else None
         count, devices = replica_devices(program.model, replicas=wanted, devices=named)
@@ -103,7 +106,7 @@ class Replicate:
         )
         if count == 1:
             alone = Remark(kind="passed", stage=self.name, message="There is one replica, so nothing is split.")
-            return PassResult(dataclasses.replace(program, plan=plan), changed=False, remarks=(alone,))
+            return PassResult(dataclasses.replace(program, plan=plan), changed=False, remarks=(*unsplittable, alone))
         replicated = _wrapped(program, replica, state, split, count=count, devices=devices, dim=self.dim)
         rules = ", ".join(f"output {i} as {rule}" for i, rule in enumerate(split.combine)) or "no output"
         where = "on one device" if devices is None else f"on {', '.join(devices)}"
@@ -112,7 +115,9 @@ class Replicate:
             stage=self.name,
             message=f"The batch is split over {count} replicas {where} and put together: {rules}.",
         )
-        return PassResult(dataclasses.replace(replicated, plan=plan), changed=True, remarks=(done, *split.remarks))
+        return PassResult(
+            dataclasses.replace(replicated, plan=plan), changed=True, remarks=(*unsplittable, done, *split.remarks)
+        )
 
     def _split(self, program: Program, run: Run, count: int) -> Split:
         if self.gather == "exact" and count > 1:
@@ -120,6 +125,18 @@ class Replicate:
         shared = shared_inputs(program.example, dim=self.dim)
         everything: list[Combine] = ["concat" for _ in range(_output_count(program))]
         return Split(shared=shared, combine=tuple(everything))
+
+
+def _for_any_size(program: Program) -> tuple[Program, tuple[Remark, ...]]:
+    """The program, or the whole model as one call where the graph is exact for the recorded sizes only."""
+    if program.guards.none or program.signature.out_spec is None:
+        return program, ()
+    signature = program.signature
+    call = Call(spec=signature.in_spec, tensors=program.example, constants=signature.constants, foreign=())
+    reason = "its Python code looks at sizes or values of its inputs, which differ between the parts of a batch"
+    whole = wrap_opaque(program.model, call, reason)
+    remarks = tuple(whole.remarks)
+    return dataclasses.replace(whole, remarks=[*program.remarks], provides=program.provides), remarks
 
 
 def replica_devices(
