@@ -69,12 +69,12 @@ def run_script(
     launcher = _launcher(nproc, list(torchrun_args))
     python = [sys.executable, "-m", _ENTRY_MODULE]
     if launcher is None:
-        return _wait([*python, "launched", *worker], environment, script)
+        return _wait([*python, "launched", *worker], environment, script, debug=debug)
     if nproc is not None:
         # torchrun would set 1 and print a banner; all cores, evenly shared, is the better guess.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     torchrun = [*launcher, "-m", _ENTRY_MODULE, "launched", *worker]
-    return _wait([*python, "launcher", *flags, script, *torchrun], environment, script)
+    return _wait([*python, "launcher", *flags, script, *torchrun], environment, script, debug=debug)
 
 
 def _environment(device: str | None) -> dict[str, str]:
@@ -118,7 +118,7 @@ def _launcher(nproc: int | None, options: list[str]) -> list[str] | None:
     return options if any(name.startswith(_RENDEZVOUS) for name in names) else ["--standalone", *options]
 
 
-def _wait(command: Sequence[str], environment: Mapping[str, str], script: str) -> int:
+def _wait(command: Sequence[str], environment: Mapping[str, str], script: str, *, debug: bool) -> int:
     """Runs a process to its end, passing on what would end this one, and says which signal ended it."""
     received: list[int] = []
     with subprocess.Popen(command, env=environment) as process:
@@ -136,7 +136,7 @@ def _wait(command: Sequence[str], environment: Mapping[str, str], script: str) -
             for number, handler in previous.items():
                 signal.signal(number, handler)
     if signal.SIGINT in received and code in (-signal.SIGINT, _INTERRUPTED):
-        _say(f"interrupted; {script} was stopped (--debug shows where)")
+        _say(f"interrupted; {script} was stopped{'' if debug else ' (--debug shows where)'}")
         return _INTERRUPTED
     if code < 0:
         _say(f"error: {script} was ended by {signal_name(-code)}.")
