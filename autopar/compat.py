@@ -21,6 +21,7 @@ __all__ = [
     "accumulates_into_leaves",
     "ambient_modes",
     "before_custom_functions",
+    "group_timeout",
     "hands_gradient_to_caller",
     "has_global_module_hooks",
     "has_module_hooks",
@@ -79,6 +80,17 @@ def storage_references(tensor: torch.Tensor) -> int:
     """How many tensors (and other owners) share the tensor's storage."""
     count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return count
+
+
+def group_timeout(group: Any) -> float | None:
+    """Seconds that the ranks of a process group wait for each other; None where it does not say."""
+    for device in ("cpu", "cuda"):
+        try:
+            limit = group._get_backend(torch.device(device)).options._timeout
+        except (RuntimeError, AttributeError):  # no such device, or a backend without options
+            continue
+        return float(limit.total_seconds())
+    return None
 
 
 def on_backward_end(callback: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from autopar import compat
 from autopar.partitioner.plan import BucketSpec
+from autopar.runtime.collectives import Collectives
 
 __all__ = ["Bucket", "FlatBuffer", "accumulate_node", "python_references"]
 
@@ -32,25 +33,32 @@ class Bucket:
         spec: the plan's bucket.
         parameters: its parameters, in the plan's order.
         scale: factor on each gradient before the sum; 1 / world size makes the sum a mean.
+        collectives: the backend. Where it shares memory, nothing travels as it is (everything has to
+            be copied there anyway) and the reduction does the scaling.
 
     Attributes:
+        message_scale: factor on the messages that the all-reduce has to apply.
         messages: what is to be all-reduced, in place and in this order, after ``load``.
         missing: parameters (by position) that had no gradient at the last ``load``.
         accumulators: autograd's node that adds to ``.grad``, for each parameter.
     """
 
-    def __init__(self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float) -> None:
-        self.spec, self.parameters, self.scale = spec, list(parameters), scale
+    def __init__(
+        self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float, collectives: Collectives
+    ) -> None:
+        self.spec, self.parameters = spec, list(parameters)
+        shares = collectives.shares_memory
+        self.scale, self.message_scale = (1.0, scale) if shares else (scale, 1.0)
         self.accumulators = [accumulate_node(p) for p in self.parameters]
         self.messages: list[torch.Tensor] = []
         self.missing: list[int] = []
-        self._solo = [i for i, p in enumerate(self.parameters) if p.numel() * p.element_size() >= _SOLO]
+        self._solo = [i for i, p in enumerate(self.parameters) if not shares and p.nbytes >= _SOLO]
         shared = [i for i in range(len(self.parameters)) if i not in self._solo]
-        self._large = [i for i in shared if self.parameters[i].numel() >= _LARGE]
-        self._small = [i for i in shared if self.parameters[i].numel() < _LARGE]
-        self._flat = FlatBuffer([self.parameters[i] for i in shared])
+        self._large = [i for i in shared if self.scale != 1.0 and self.parameters[i].numel() >= _LARGE]
+        self._small = [i for i in shared if i not in self._large]
+        self._flat = FlatBuffer([self.parameters[i] for i in shared], collectives)
         self._flat_places = {i: place for place, i in enumerate(shared)}
-        self._solo_buffers = {i: FlatBuffer([self.parameters[i]]) for i in self._solo}
+        self._solo_buffers = {i: FlatBuffer([self.parameters[i]], collectives) for i in self._solo}
         self._results: list[torch.Tensor] = []
 
     def load(self, gradients: Sequence[torch.Tensor | None], *, owners: int) -> None:
@@ -139,13 +147,16 @@ class FlatBuffer:
 
     Args:
         parameters: what the slices are shaped like; all of one dtype and device.
+        collectives: makes the tensor.
 
     Attributes:
         slices: views in the parameters' shapes and strides; valid until the next ``claim``.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
         self.parameters = list(parameters)
+        self._empty = collectives.empty
+        self._numel = sum(p.numel() for p in self.parameters)
         self.slices: list[torch.Tensor] = []
         self._flat: torch.Tensor | None = None
         self._references = 0
@@ -158,7 +169,7 @@ class FlatBuffer:
             inside = sum(g is not None and start <= g.data_ptr() < end for g in gradients)
             if compat.storage_references(flat) <= self._references + inside:
                 return flat
-        flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device)
+        flat = self._empty(self._numel, first.dtype, first.device)
         self._flat, self.slices = flat, self._cut(flat)
         self._references = compat.storage_references(flat)
         return flat

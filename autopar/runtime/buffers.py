@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from autopar.runtime.collectives import TorchCollectives
-from autopar.runtime.engine import Work
+from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.slots import StateSlots
 
 __all__ = ["BufferBroadcast"]
@@ -26,13 +25,13 @@ class BufferBroadcast:
         model: the owner of the buffers.
         names: buffers to keep equal.
         collectives: the backend.
+        rank: this rank among those of the backend.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str], collectives: TorchCollectives) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], collectives: Collectives, rank: int) -> None:
         self.slots = StateSlots(model, names)
         self._owners = [model.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in names)]
-        self.collectives = collectives
-        self.rank = collectives.group.rank
+        self.collectives, self.rank = collectives, rank
         self._flat: torch.Tensor | None = None
         self._segments: list[torch.Tensor] = []
         self._work: Work | None = None
@@ -61,7 +60,7 @@ class BufferBroadcast:
     def _pack(self, buffers: Sequence[torch.Tensor]) -> None:
         if self._flat is None or self._flat.device != buffers[0].device:
             sizes = [-(-b.numel() * b.element_size() // _ALIGNMENT) * _ALIGNMENT for b in buffers]
-            self._flat = torch.zeros(sum(sizes), dtype=torch.uint8, device=buffers[0].device)
+            self._flat = self.collectives.empty(sum(sizes), torch.uint8, buffers[0].device).zero_()
             self._segments, offset = [], 0
             for buffer, size in zip(buffers, sizes, strict=True):
                 end = offset + buffer.numel() * buffer.element_size()

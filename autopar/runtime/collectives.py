@@ -1,10 +1,10 @@
-"""Collectives over torch.distributed, with errors that say what was being sent."""
+"""What the engine needs of a backend; torch.distributed as one, with errors that say what was being sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,44 @@ import torch.distributed as dist
 from autopar.errors import LaunchError
 from autopar.runtime.group import Group
 
-__all__ = ["TorchCollectives", "reporting"]
+__all__ = ["Collectives", "TorchCollectives", "Work", "reporting"]
+
+
+class Work(Protocol):
+    """A collective on its way."""
+
+    def wait(self) -> Any:
+        """Returns when the result may be used (CPU) or is ordered before what follows (CUDA)."""
+        ...
+
+
+class Collectives(Protocol):
+    """What the engine needs of a backend.
+
+    Attributes:
+        world_size: how many ranks there are.
+        shares_memory: whether ``all_reduce`` scales on the way, at no cost, and spares copies only to
+            tensors that ``empty`` made.
+    """
+
+    world_size: int
+    shares_memory: bool
+
+    def empty(self, numel: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """An uninitialised tensor of shape (numel,), where ``all_reduce`` likes it best."""
+        ...
+
+    def all_reduce(self, flat: torch.Tensor, label: str, scale: float = 1.0) -> Work:
+        """Starts summing ``flat * scale`` over all ranks, in place; ``label`` says what it carries."""
+        ...
+
+    def broadcast(self, flat: torch.Tensor, label: str) -> Work:
+        """Starts copying rank 0's ``flat`` to all ranks, in place."""
+        ...
+
+    def close(self) -> None:
+        """Waits for what is on its way and frees what belongs to this backend alone."""
+        ...
 
 
 class TorchCollectives:
@@ -22,13 +59,21 @@ class TorchCollectives:
         group: the ranks; a group without a handle is one process, which needs no collectives.
     """
 
+    shares_memory = False
+
     def __init__(self, group: Group) -> None:
         assert group.handle is not None
         self.group, self.world_size = group, group.world_size
         self._source = dist.get_global_rank(group.handle, 0)
 
-    def all_reduce(self, flat: torch.Tensor, label: str) -> _LabelledWork:
-        """Starts an all-reduce (sum) of ``flat``, in place."""
+    def empty(self, numel: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """An uninitialised tensor of shape (numel,)."""
+        return torch.empty(numel, dtype=dtype, device=device)
+
+    def all_reduce(self, flat: torch.Tensor, label: str, scale: float = 1.0) -> _LabelledWork:
+        """Starts an all-reduce (sum) of ``flat`` times ``scale``, in place."""
+        if scale != 1.0:
+            flat.mul_(scale)
         with reporting(self.group, label):
             work = dist.all_reduce(flat, group=self.group.handle, async_op=True)
         return _LabelledWork(work, self.group, label)
@@ -38,6 +83,9 @@ class TorchCollectives:
         with reporting(self.group, label):
             work = dist.broadcast(flat, self._source, group=self.group.handle, async_op=True)
         return _LabelledWork(work, self.group, label)
+
+    def close(self) -> None:
+        """The process group stays: others may use it."""
 
 
 class _LabelledWork:

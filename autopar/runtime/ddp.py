@@ -16,8 +16,9 @@ from autopar.errors import RankMismatchError, RuntimeStateError
 from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.program import Program
 from autopar.runtime.agreement import check_equal, copy_from_rank_0, describe, exchange
+from autopar.runtime.backends import start_collectives
 from autopar.runtime.buffers import BufferBroadcast
-from autopar.runtime.collectives import TorchCollectives
+from autopar.runtime.collectives import Collectives
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Runnable
@@ -37,6 +38,7 @@ class DDPExecutor:
         broadcast_buffers: send rank 0's buffers after each training forward.
         options: what must be equal on all ranks besides the model.
         init_sync: compare the models and copy rank 0's values at the start.
+        backend: what carries gradients: ``"auto"``, ``"shm"`` or ``"torch"``.
 
     Raises:
         RankMismatchError: the ranks hold different models or options; raised alike on all.
@@ -55,13 +57,16 @@ class DDPExecutor:
         broadcast_buffers: bool,
         options: Mapping[str, Any],
         init_sync: bool = True,
+        backend: str = "auto",
     ) -> None:
         self.model = model
         self.broadcast_buffers = broadcast_buffers
+        self.backend = backend
         self.synchronise = True
         self.group = join(device_of(model), timeout=timeout, process_group=process_group)
         self.world_size = self.group.world_size
         self.engine: BucketEngine | None = None
+        self.collectives: Collectives | None = None
         self._alarms: list[RemovableHandle] = []
         self.buffers: BufferBroadcast | None = None
         if init_sync and self.world_size > 1:
@@ -161,18 +166,26 @@ class DDPExecutor:
             alarm.remove()
         if self.engine is not None:
             self.engine.close()
+        if self.collectives is not None:
+            self.collectives.close()
 
     def _start_engine(self, plan: Plan) -> BucketEngine:
         """The engine of this model; made for the first program, kept for the next ones."""
         if self.engine is None:
-            collectives = TorchCollectives(self.group)
             parameters = dict(self.model.named_parameters())
+            collectives = start_collectives(
+                self.group,
+                self.backend,
+                device=device_of(self.model),
+                nbytes=sum(p.nbytes for p in parameters.values() if p.requires_grad),
+            )
+            self.collectives = collectives
             self.engine = BucketEngine(plan, parameters, collectives)
             self._alarms = [
                 parameters[local.name].register_post_accumulate_grad_hook(_alarm(local)) for local in plan.local
             ]
             if self.broadcast_buffers and plan.buffers:
-                self.buffers = BufferBroadcast(self.model, plan.buffers, collectives)
+                self.buffers = BufferBroadcast(self.model, plan.buffers, collectives, self.group.rank)
                 self.engine.before_backward = self.buffers.launch
                 self.engine.after_backward = self.buffers.wait
         return self.engine

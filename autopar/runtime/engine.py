@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,29 +19,12 @@ from autopar import compat
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
 from autopar.runtime.bucket import Bucket, python_references
+from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.sparse import SparseBucket
 
 _KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
 
-__all__ = ["BucketEngine", "Collectives", "Work"]
-
-
-class Work(Protocol):
-    """A collective on its way."""
-
-    def wait(self) -> Any:
-        """Returns when the result may be used (CPU) or is ordered before what follows (CUDA)."""
-        ...
-
-
-class Collectives(Protocol):
-    """What the engine needs of a backend."""
-
-    world_size: int
-
-    def all_reduce(self, flat: torch.Tensor, label: str) -> Work:
-        """Starts summing ``flat`` over all ranks, in place; ``label`` says what it carries."""
-        ...
+__all__ = ["BucketEngine"]
 
 
 class BucketEngine:
@@ -67,7 +50,9 @@ class BucketEngine:
         self.after_backward: Callable[[], None] | None = None
         scale = 1.0 / collectives.world_size
         self.buckets = [
-            _KINDS[spec.layout](spec, [parameters[name] for name in spec.parameters], scale=scale)
+            _KINDS[spec.layout](
+                spec, [parameters[name] for name in spec.parameters], scale=scale, collectives=collectives
+            )
             for spec in plan.buckets
         ]
         self._sole_owner = _sole_owner_references()
@@ -177,7 +162,7 @@ class BucketEngine:
     ) -> Sequence[torch.Tensor | None]:
         bucket.load(gradients, owners=_NOBODYS)
         for message in bucket.messages:
-            self.collectives.all_reduce(message, self._label(bucket)).wait()
+            self.collectives.all_reduce(message, self._label(bucket), bucket.message_scale).wait()
         views = bucket.views()
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
@@ -224,8 +209,8 @@ class BucketEngine:
     def _launch_ready(self) -> None:
         while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
             bucket = self.buckets[len(self._works)]
-            label = self._label(bucket)
-            self._works.append([self.collectives.all_reduce(message, label) for message in bucket.messages])
+            label, scale = self._label(bucket), bucket.message_scale
+            self._works.append([self.collectives.all_reduce(message, label, scale) for message in bucket.messages])
 
     def _finish(self) -> None:
         for bucket in self.buckets:

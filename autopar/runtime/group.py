@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from autopar import compat
 from autopar.errors import LaunchError
 
 __all__ = ["Group", "join", "launched_world_size"]
@@ -25,11 +26,13 @@ class Group:
         handle: torch's process group; None where there is only this process.
         rank: this process among them.
         world_size: how many they are.
+        timeout: seconds that a rank waits for the others.
     """
 
     handle: dist.ProcessGroup | None
     rank: int
     world_size: int
+    timeout: float = 300.0
 
     def __str__(self) -> str:
         if self.handle is None:
@@ -93,7 +96,8 @@ def join(device: torch.device, *, timeout: float, process_group: dist.ProcessGro
         atexit.register(_leave)
     handle = process_group or dist.group.WORLD
     assert handle is not None
-    return Group(handle, dist.get_rank(handle), dist.get_world_size(handle))
+    limit = compat.group_timeout(handle) or timeout
+    return Group(handle, dist.get_rank(handle), dist.get_world_size(handle), limit)
 
 
 def _leave() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from autopar.partitioner.plan import BucketSpec
 from autopar.runtime.bucket import accumulate_node
+from autopar.runtime.collectives import Collectives
 
 __all__ = ["SparseBucket"]
 
@@ -20,9 +21,14 @@ class SparseBucket:
         spec: the plan's bucket, of one parameter.
         parameters: that parameter.
         scale: factor on the gradient before the sum.
+        collectives: the backend, which has no say here.
     """
 
-    def __init__(self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float) -> None:
+    message_scale = 1.0
+
+    def __init__(
+        self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float, collectives: Collectives
+    ) -> None:
         assert len(parameters) == 1, "a parameter with sparse gradients travels alone"
         self.spec, self.parameters, self.scale = spec, list(parameters), scale
         self.accumulators = [accumulate_node(parameters[0])]

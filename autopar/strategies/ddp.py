@@ -15,7 +15,9 @@ from autopar.runtime.executor import Executor
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["DDP"]
+__all__ = ["BACKENDS", "DDP"]
+
+BACKENDS = ("auto", "shm", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,9 @@ class DDP:
         timeout: seconds that a rank waits for the others, for a process group made here.
         process_group: the ranks to train with; None is the default group.
         init_sync: compare the models at the start and copy rank 0's values to the others.
+        backend: what carries the gradients: ``"shm"`` (shared memory, for ranks on one host that train
+            on the CPU), ``"torch"`` (the process group's own: gloo, nccl), or ``"auto"``: the first
+            that can be had. The variable ``AUTOPAR_BACKEND`` decides where this says ``"auto"``.
     """
 
     bucket_cap_mb: float = 25.0
@@ -37,6 +42,7 @@ class DDP:
     timeout: float = 300.0
     process_group: ProcessGroup | None = None
     init_sync: bool = True
+    backend: str = "auto"
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -44,6 +50,8 @@ class DDP:
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise OptionError(f"The option {option} is {value!r}.", mend="It must be a number, 0 or more.")
+        if self.backend not in BACKENDS:
+            raise OptionError(f"The option backend is {self.backend!r}.", mend=f"Known: {', '.join(BACKENDS)}.")
 
     def pipeline(self) -> str:
         """Inline, order, bucket, synchronise, lift."""
@@ -56,6 +64,7 @@ class DDP:
             "bucket_cap_mb": self.bucket_cap_mb,
             "first_bucket_mb": self.first_bucket_mb,
             "broadcast_buffers": self.broadcast_buffers,
+            "backend": self.backend,
         }
 
     def start(self, model: nn.Module) -> Executor:
@@ -69,4 +78,5 @@ class DDP:
             broadcast_buffers=self.broadcast_buffers,
             options=self.options(),
             init_sync=self.init_sync,
+            backend=self.backend,
         )

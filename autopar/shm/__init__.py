@@ -1,0 +1,10 @@
+"""Collectives through shared memory, for ranks on one host.
+
+What may live here: the memory, the protocol, the reductions, and torch.distributed's view of them.
+What may not: anything about models, gradients or plans.
+"""
+
+from autopar.shm.communicator import Communicator, Work
+from autopar.shm.rendezvous import Exchange, connect
+
+__all__ = ["Communicator", "Exchange", "Work", "connect"]

@@ -1,0 +1,65 @@
+"""The errors of the collectives: what was being sent, who is missing or differs, how to mend it."""
+
+from __future__ import annotations
+
+from autopar.errors import LaunchError, RankMismatchError
+from autopar.shm.layout import ELEMENT_TYPES, MOVED_TYPES, Control, Descriptor, Kind, Operator
+
+__all__ = ["describe", "lost", "mismatch"]
+
+_DTYPE_NAMES = {number: str(dtype).removeprefix("torch.") for dtype, number in {**ELEMENT_TYPES, **MOVED_TYPES}.items()}
+_REDUCING = (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER)
+
+
+def lost(rank: int, size: int, label: str, reason: str) -> LaunchError:
+    """This rank cannot go on, because others do not come.
+
+    Args:
+        rank: this rank.
+        size: world size.
+        label: what was being sent.
+        reason: who is missing, as a clause.
+    """
+    return LaunchError(
+        f"Rank {rank} of {size} lost the others at {label or 'a collective'}: {reason}.",
+        why="Another rank died, was too slow, or sent something else.",
+        mend="Look at the first error that any rank printed; `timeout=` sets how long a rank waits.",
+    )
+
+
+def mismatch(posted: list[Descriptor]) -> RankMismatchError:
+    """The ranks have posted different operations; the text is the same on all of them.
+
+    Args:
+        posted: what each rank has posted, in rank order.
+    """
+    first = describe(posted[0])
+    odd, other = next((r, text) for r, d in enumerate(posted) if (text := describe(d)) != first)
+    return RankMismatchError(
+        f"The ranks do not send the same: rank {odd} sends {other}; rank 0 sends {first}.",
+        why="What they would receive is a mixture of both.",
+        mend="Let every rank run the same collectives in the same order: the same model, branches and steps.",
+    )
+
+
+def describe(what: Descriptor) -> str:
+    """One line: label, kind, count and dtype, and what else can differ."""
+    kind = Kind(what.kind)
+    parts = [what.label.decode(errors="replace")] if what.label else []
+    name = kind.name.lower().replace("_", "-")
+    if kind in _REDUCING and what.operator != Operator.SUM:
+        name += f" ({Operator(what.operator).name.lower()})"
+    if kind == Kind.BROADCAST and what.root:
+        name += f" from rank {what.root}"
+    if what.scale != 1.0:
+        name += f" scaled by {what.scale!r}"
+    parts.append(name)
+    if kind != Kind.BARRIER:
+        parts.append(f"{what.count} {_DTYPE_NAMES.get(what.dtype, 'values')}")
+    return ", ".join(parts)
+
+
+def say_farewell(control: Control, reason: str) -> None:
+    """Tells the others that this rank takes part no more, and why."""
+    control.farewell = reason.encode()[: Control.farewell.size - 1]
+    control.left = 1
