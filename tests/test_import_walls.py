@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "passes": {
         "capture", "compat", "errors", "ops", "partitioner", "plugins", "program", "replica_modules", "replica_ops",
     },
+    "shm": {"compat", "errors"},
     "view": {"errors", "program"},
 }  # fmt: skip
 MAY_NOT_IMPORT = {
@@ -43,7 +44,7 @@ MAY_NOT_IMPORT = {
     "api": {"cli", "emit", "view"},
 }
 WITHOUT_TORCH = {"errors", "plugins", "partitioner", "view"}
-WITHOUT_NETWORK = {*MAY_IMPORT, "compilation", "emit"}
+WITHOUT_NETWORK = {*MAY_IMPORT, "compilation", "emit"} - {"shm"}
 # Private names of torch outside of compat, with the reason why each may stand there.
 JUSTIFIED = {
     "_BatchNorm": "the public base of torch's batch norms, whose name has not changed since torch 1.0",

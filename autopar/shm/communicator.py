@@ -116,7 +116,8 @@ class Communicator:
     def all_reduce(self, tensor: torch.Tensor, op: str = "sum", *, scale: float = 1.0, label: str = "") -> Work:
         """Starts combining ``tensor`` over all ranks, in place: the same bits on every rank.
 
-        Terms are combined in rank order, each multiplied by ``scale`` and rounded before.
+        Each term is multiplied by ``scale`` and rounded before. The order of terms is that of gloo's
+        ring, so sums of tensors that ``empty`` made have gloo's bits.
 
         Args:
             tensor: dense, on the CPU, of a real dtype; the same shape everywhere.

@@ -121,7 +121,11 @@ static inline uint16_t float_to_float16(float value) {
 }
 #endif
 
-/* -- reductions: rank 0 first, then the others in order, so that every rank gets the same bits ------- */
+/* -- reductions ---------------------------------------------------------------------------------------
+ *
+ * A rank's share is combined from the rank before it downwards, itself last: the order of gloo's ring
+ * (gloo/allreduce.cc), so that sums have gloo's bits. One rank computes a share for all, so all get the same.
+ */
 
 #define AS_IT_IS(value) (value)
 #define EACH for (size_t i = 0; i < length; i++)
@@ -135,15 +139,15 @@ static inline uint16_t float_to_float16(float value) {
         const WIDE factor = (WIDE)scale;                                                                          \
         for (size_t start = first; start < last; start += BLOCK) {                                                \
             const size_t length = last - start < BLOCK ? last - start : BLOCK;                                    \
-            for (int rank = 0; rank < size; rank++) {                                                             \
-                const STORED *source = (const STORED *)buffers[rank] + start;                                     \
-                WIDE *into = rank == 0 ? total : term;                                                            \
+            for (int turn = 0; turn < size; turn++) {                                                             \
+                const STORED *source = (const STORED *)buffers[(own + size - 1 - turn) % size] + start;           \
+                WIDE *into = turn == 0 ? total : term;                                                            \
                 if (scale == 1.0) {                                                                               \
                     EACH into[i] = LOAD(source[i]);                                                               \
                 } else {                                                                                          \
                     EACH into[i] = LOAD(STORE(LOAD(source[i]) * factor));                                         \
                 }                                                                                                 \
-                if (rank == 0) continue;                                                                          \
+                if (turn == 0) continue;                                                                          \
                 switch (operator) {                                                                               \
                 case SUM:                                                                                         \
                 case AVG: EACH total[i] = LOAD(STORE(total[i] + term[i])); break;                                 \
@@ -152,7 +156,7 @@ static inline uint16_t float_to_float16(float value) {
                 default: EACH total[i] = term[i] > total[i] ? term[i] : total[i]; break;                          \
                 }                                                                                                 \
             }                                                                                                     \
-            if (operator== AVG) EACH total[i] = total[i] / (WIDE)size;                                            \
+            if (operator == AVG) EACH total[i] = total[i] / (WIDE)size;                                            \
             for (int rank = all ? 0 : own; rank < (all ? size : own + 1); rank++) {                               \
                 STORED *target = (STORED *)buffers[rank] + start;                                                 \
                 EACH target[i] = STORE(total[i]);                                                                 \
@@ -192,13 +196,23 @@ static void reduce(const descriptor *what, int size, char *const *buffers, size_
 
 static size_t smaller(size_t one, size_t other) { return one < other ? one : other; }
 
+static size_t rounded_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/* Elements of a rank's share of an all-reduce; the last shares may have fewer. As gloo divides them. */
+static size_t share(size_t count, size_t element_size, size_t size)
+{
+    const size_t bytes = count * element_size, needed = rounded_up(bytes, 1 << 20) >> 20; /* of 1 MiB at most */
+    const size_t segments = rounded_up(needed > 2 * size ? needed : 2 * size, size);
+    return segments / size * (rounded_up((bytes + segments - 1) / segments, element_size) / element_size);
+}
+
 /* Does this rank's share of an operation that all ranks have posted. */
 static void work(const transport *t, const descriptor *what, char *const *buffers)
 {
     const size_t count = what->count, rank = (size_t)t->rank, bytes = count * (size_t)what->element_size;
     switch (what->kind) {
-    case ALL_REDUCE: { /* whole cache lines, so that two ranks never write to one */
-        const size_t part = (count / (size_t)t->size + 64) & ~(size_t)63;
+    case ALL_REDUCE: {
+        const size_t part = count ? share(count, (size_t)what->element_size, (size_t)t->size) : 0;
         reduce(what, t->size, buffers, smaller(rank * part, count), smaller((rank + 1) * part, count), true, t->rank);
         break;
     }

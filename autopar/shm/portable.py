@@ -127,11 +127,23 @@ class PortableTransport:
                 if what.kind == Kind.REDUCE_SCATTER:
                     first, last, targets = rank * count, (rank + 1) * count, [typed[rank]]
                 else:
-                    part = (count // size + 64) & ~63
+                    part = _share(count, what.element_size, size)
                     first, last, targets = min(rank * part, count), min((rank + 1) * part, count), typed
-                total = _reduced([buffer[first:last] for buffer in typed], what.operator, what.scale)
+                terms = [typed[(rank - 1 - turn) % size][first:last] for turn in range(size)]
+                total = _reduced(terms, what.operator, what.scale)
                 for target in targets:
                     target[first:last].copy_(total)
+
+
+def _share(count: int, element_size: int, size: int) -> int:
+    """Elements of a rank's share of an all-reduce, as in kernels.c."""
+    nbytes = count * element_size
+    segments = _rounded_up(max(_rounded_up(nbytes, 1 << 20) >> 20, 2 * size), size)
+    return segments // size * (_rounded_up(-(-nbytes // segments), element_size) // element_size)
+
+
+def _rounded_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
 def _reduced(terms: Sequence[torch.Tensor], operator: int, scale: float) -> torch.Tensor:

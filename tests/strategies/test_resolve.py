@@ -106,4 +106,4 @@ def test_pipeline_carries_the_bucket_sizes() -> None:
 
 def test_process_group_and_timeout_are_no_part_of_the_plan() -> None:
     """What may differ from run to run is not compared between ranks or written to plans."""
-    assert set(DDP().options()) == {"bucket_cap_mb", "first_bucket_mb", "broadcast_buffers"}
+    assert set(DDP().options()) == {"bucket_cap_mb", "first_bucket_mb", "broadcast_buffers", "backend"}
