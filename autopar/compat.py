@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
+    "GroupWork",
     "OpOverload",
     "accumulates_into_leaves",
+    "all_gather_single",
     "ambient_modes",
     "before_custom_functions",
+    "gloo_backend",
     "group_timeout",
     "hands_gradient_to_caller",
     "has_global_module_hooks",
@@ -28,11 +32,18 @@ __all__ = [
     "is_parametrized",
     "on_backward_end",
     "original_class",
+    "prefix_store",
+    "reduce_scatter_single",
+    "set_cpu_backend",
     "storage_references",
     "tree_flatten",
     "tree_unflatten",
     "unflatten_like",
 ]
+
+
+# What c10d's collectives return; a subclass in Python may stand for it (2.11-2.13).
+GroupWork: Any = getattr(torch.distributed, "Work", object)
 
 
 def tree_flatten(tree: Any) -> tuple[list[Any], Any]:
@@ -91,6 +102,35 @@ def group_timeout(group: Any) -> float | None:
             continue
         return float(limit.total_seconds())
     return None
+
+
+def gloo_backend(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    """A gloo backend without a process group around it (2.11-2.13: ``ProcessGroupGloo``)."""
+    return torch.distributed.ProcessGroupGloo(store, rank, size, timeout=timeout)
+
+
+def prefix_store(prefix: str, store: Any) -> Any:
+    """A store of its own within another."""
+    return torch.distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+
+
+def set_cpu_backend(group: Any, backend: Any) -> None:
+    """Lets a process group pass on to ``backend`` what it does not do itself."""
+    kind = torch.distributed.ProcessGroup.BackendType.CUSTOM
+    group._register_backend(torch.device("cpu"), kind, backend)
+    group._set_default_backend(kind)
+
+
+def all_gather_single(backend: Any, output: torch.Tensor, input: torch.Tensor, opts: Any) -> Any:
+    """All-gather into one tensor (2.11, 2.12: ``_allgather_base``)."""
+    method = getattr(backend, "all_gather_single", None) or backend._allgather_base
+    return method(output, input, opts)
+
+
+def reduce_scatter_single(backend: Any, output: torch.Tensor, input: torch.Tensor, opts: Any) -> Any:
+    """Reduce-scatter of one tensor (2.11, 2.12: ``_reduce_scatter_base``)."""
+    method = getattr(backend, "reduce_scatter_single", None) or backend._reduce_scatter_base
+    return method(output, input, opts)
 
 
 def on_backward_end(callback: Callable[[], None]) -> None:
