@@ -43,6 +43,7 @@ def diagnose() -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
+    from autopar.shm.rendezvous import collectives_here
     from autopar.strategies.auto import pick_strategy
 
     distributed = dist.is_available()
@@ -60,6 +61,7 @@ def diagnose() -> dict[str, Any]:
         },
         "devices": _devices(),
         "shared_memory_bytes": _shared_memory(),
+        "collectives": collectives_here(),
         "launch": {name: os.environ[name] for name in _LAUNCH if name in os.environ},
         "strategy": None,
         "reason": None,
@@ -108,6 +110,7 @@ def _print(found: dict[str, Any]) -> None:
         ("devices", ", ".join(found["devices"])),
         ("backends", ", ".join(backends)),
         ("shared memory", f"{bytes_text(memory)} in {_SHARED_MEMORY}" if memory is not None else "unknown"),
+        ("gradients", found["collectives"]),
         ("launch", ", ".join(launch) or "one process, nothing set by a launcher"),
         ("auto picks", picked),
     ):

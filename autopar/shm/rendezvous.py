@@ -17,7 +17,7 @@ from autopar.shm.portable import PortableTransport, is_ordered
 from autopar.shm.segment import Segment
 from autopar.shm.transport import NativeTransport, Transport
 
-__all__ = ["Exchange", "connect", "host_name"]
+__all__ = ["Exchange", "collectives_here", "connect", "host_name"]
 
 # Gives a JSON value to all ranks and returns all ranks' values in rank order.
 Exchange = Callable[[Any], list[Any]]
@@ -57,6 +57,15 @@ def connect(rank: int, world_size: int, exchange: Exchange, *, timeout: float, r
         transport = NativeTransport(library, rank, controls)
     peers = [Peer(offer["pid"], offer["started"]) for offer in offers]
     return Communicator(rank, peers, controls, transport, own.arena, timeout=timeout, on_close=own.close)
+
+
+def collectives_here() -> str:
+    """What would carry messages between processes of this host, in words."""
+    own = _Own(0)
+    own.close()
+    if own.offer["problem"]:
+        return f"gloo on the CPU, because {own.offer['problem']}"
+    return f"shared memory on the CPU, {'without a C compiler' if kernels() is None else 'compiled'}"
 
 
 def host_name() -> str:
