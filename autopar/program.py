@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -175,6 +175,8 @@ class Program:
         mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
         attributes: module path and name of the plain attributes (numbers, strings, tuples) whose values
             the graph has baked in, with the value.
+        settle: changes the model's attributes as its first forward does, such as filling in what was
+            None; the graph is that of later forwards. None where a first forward changes nothing.
         guards: on which sizes and values of its inputs the graph rests.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
@@ -190,6 +192,7 @@ class Program:
     example: tuple[torch.Tensor, ...]
     mode_dependent: Mapping[str, bool] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    settle: Callable[[], None] | None = None
     guards: Guards = field(default_factory=Guards)
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})

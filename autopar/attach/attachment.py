@@ -161,6 +161,8 @@ class Attachment:
 
     def _remember(self, compilation: Compilation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         lowered = compilation.lowered
+        if lowered.settle is not None:
+            lowered.settle()
         assert self.executor is not None
         assert self.model is not None
         facts = Facts(self.model, {**_flags(lowered.mode_dependent), **lowered.attributes})

@@ -18,7 +18,7 @@ from torch import nn
 
 from autopar import compat
 from autopar.capture.call import Call, fresh
-from autopar.capture.state import ModelState, RandomStreams
+from autopar.capture.state import Delta, ModelState, RandomStreams
 from autopar.program import Program
 from autopar.structure import take_apart
 
@@ -41,6 +41,7 @@ class Step:
         failure: what backward raised instead of giving gradients; empty where it did not.
         buffers: by name.
         changed: modules and the names of what the forward changed in them.
+        delta: the same change, to be made again.
         random: the random streams after the forward.
     """
 
@@ -52,6 +53,7 @@ class Step:
     failure: str
     buffers: Mapping[str, torch.Tensor]
     changed: Mapping[nn.Module, Sequence[str]]
+    delta: Delta
     random: RandomStreams
 
 
@@ -160,6 +162,7 @@ def one_step(
         failure=failure,
         buffers=buffers,
         changed=changed,
+        delta=state.undone,
         random=random,
     )
 

@@ -12,7 +12,7 @@ from autopar.capture.call import Call
 from autopar.capture.effects import quiet_output
 from autopar.capture.gate import SEEDS, Step, compare, eager_step, one_step, program_step
 from autopar.capture.opaque import wrap_opaque
-from autopar.capture.state import ModelState
+from autopar.capture.state import Delta, ModelState
 from autopar.capture.symbolic import Recording
 from autopar.errors import ModelError
 from autopar.program import Program, Remark
@@ -43,19 +43,38 @@ def capture(
     if call.foreign:  # and not run either: a cache, say, would be written to
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
         return wrap_opaque(model, call, f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+    with quiet_output():
+        program = _record(model, call, gate=gate)
+        if isinstance(program, Delta):  # what the first forward of all sets up, later ones find
+            state = ModelState(model)
+            program.apply()
+            try:
+                settled = _record(model, call, gate=gate, settled=program)
+            finally:
+                state.restore()
+            assert isinstance(settled, Program)
+            return settled
+    return program
+
+
+def _record(model: nn.Module, call: Call, *, gate: bool, settled: Delta | None = None) -> Program | Delta:
+    """Records one run; the change that it makes to the model where a run after that change may give more."""
     state = ModelState(model)
     recording = Recording(model, call, state)
-    with quiet_output():
-        eager = one_step(model, call, state, recording.forward, backward=gate)
-        if compat.has_global_module_hooks():
-            return wrap_opaque(model, call, "hooks are registered on all modules")
-        program = recording.program(eager.changed)
-        if program is None:
-            assert recording.refusal is not None
-            return wrap_opaque(model, call, recording.refusal.reason, source=recording.refusal.source)
-        if not gate:
-            return program
-        difference = _difference(program, call, state, eager)
+    eager = one_step(model, call, state, recording.forward, backward=gate)
+    if compat.has_global_module_hooks():
+        return wrap_opaque(model, call, "hooks are registered on all modules")
+    program = recording.program(eager.changed)
+    if recording.unsettled and settled is None and eager.delta:
+        return eager.delta
+    if program is None:
+        assert recording.refusal is not None
+        return wrap_opaque(model, call, recording.refusal.reason, source=recording.refusal.source)
+    if settled is not None and (stays := settled.without(eager.delta)):
+        program.settle = stays.apply
+    if not gate:
+        return program
+    difference = _difference(program, call, state, eager)
     if difference is not None:
         return wrap_opaque(model, call, f"the gate refused the symbolic capture, because {difference}")
     program.remarks.append(

@@ -27,7 +27,7 @@ from autopar.capture.functions import Kind, classify, pins_sizes, spelling
 from autopar.capture.sizes import Size, SizeNotes
 from autopar.capture.source import calling_line, forward_line
 from autopar.capture.values import ValueQuestion, is_never_true, question
-from autopar.guards import Dim, Expression
+from autopar.guards import Condition, Dim, Expression
 from autopar.program import NodeInfo, SourceLine
 
 __all__ = ["Frame", "Recorder", "Refusal", "UnknownTensorError"]
@@ -100,6 +100,8 @@ class Recorder(TorchFunctionMode):
         refusals: by path, for the modules that became one call.
         notes: conditions on sizes that the graph rests on.
         changed: by identity of a module, the attributes that it changes as an opaque call.
+        called: identities of the modules that were called, the root among them.
+        unsettled: whether a module was refused because the run changed its state.
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[tuple[str, torch.Tensor]]) -> None:
@@ -108,6 +110,8 @@ class Recorder(TorchFunctionMode):
         self.frames: list[Frame] = []
         self.refusals: dict[str, Refusal] = {}
         self.changed: dict[int, set[str]] = {}
+        self.called: set[int] = {id(model)}
+        self.unsettled = False
         self.paths = {id(module): path for path, module in model.named_modules()}
         self._thread = threading.get_ident()
         self._paused = 0
@@ -116,6 +120,7 @@ class Recorder(TorchFunctionMode):
         self._undo: list[tuple[int, fx.Node | None]] = []
         self._erased: set[fx.Node] = set()
         self._size_nodes: dict[Any, fx.Node] = {}
+        self._size_values: dict[fx.Node, tuple[Any, int]] = {}
         self._state = self._named_state(model)
         self._top: fx.Node | None = None
         for name, tensor in inputs:
@@ -240,7 +245,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if kind is Size:
-            return self._size(value.origin)
+            return self._size(value.origin, int.__int__(value))
         if isinstance(value, _PLAIN):
             return value
         if kind in (list, tuple, torch.Size):
@@ -319,7 +324,7 @@ class Recorder(TorchFunctionMode):
         dim = plain_args[1] if len(plain_args) > 1 else plain_kwargs["dim"]
         return dims[dim]
 
-    def _size(self, origin: Any) -> Any:
+    def _size(self, origin: Any, value: int | None = None) -> Any:
         if not isinstance(origin, (Dim, Expression)):
             return origin
         node = self._size_nodes.get(origin)
@@ -331,6 +336,8 @@ class Recorder(TorchFunctionMode):
             operands = tuple(self._size(operand) for operand in origin.operands)
             node = self.node("call_function", origin.function, operands, {})
         self._size_nodes[origin] = node
+        if value is not None:
+            self._size_values[node] = (origin, value)
         return node
 
     def _pin_sizes(self, values: Sequence[Any]) -> None:
@@ -352,12 +359,15 @@ class Recorder(TorchFunctionMode):
         if getattr(function, "__name__", "") == "__bool__" and is_never_true(node.args[0]) and result is False:
             self._back_to(mark)
             return result
-        asked = question(node, result, self.model)
+        asked = question(node, result, self.model, {node: value for node, (_, value) in self._size_values.items()})
         if asked is None:
             self._back_to(mark)
             self.refuse(_CONTROL_FLOW)
         else:
             self.frames[-1].questions.append(asked)
+            for size in asked.sizes:
+                origin, value = self._size_values[size]
+                self.notes.note(Condition(operator.eq, (origin, value), outcome=True))
         return result
 
     # frames -----------------------------------------------------------------------------------
@@ -407,6 +417,7 @@ class Recorder(TorchFunctionMode):
 
     def _enter(self, module: nn.Module, whole: Any) -> tuple[Frame, _Mark, Any, bool] | None:
         """Begins the frame of a submodule; None where the module that calls it turns out to stay whole."""
+        self.called.add(id(module))
         modes = compat.ambient_modes()
         if modes != self.frames[-1].modes:
             self.refuse(_CHANGES_MODES)
@@ -415,13 +426,15 @@ class Recorder(TorchFunctionMode):
         frame = Frame(self.paths[id(module)], module, modes)
         if reason is not None:
             frame.refusal = Refusal(module, reason, calling_line())
-        before, mark = whole.before(module), self._mark()
+        before = None if is_one_call else whole.before(module)
+        mark = self._mark()
         self.frames.append(frame)
         return frame, mark, before, is_one_call
 
     def _collapse(self, frame: Frame, mark: _Mark, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Replaces what a frame recorded by one call of its module."""
         self._back_to(mark)
+        self.called.update(map(id, frame.module.modules()))
         try:
             nodes = self.argument((args, kwargs))
             self._check_addressable(result, frame)

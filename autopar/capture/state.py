@@ -7,7 +7,7 @@ import operator
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
@@ -18,7 +18,7 @@ from torch import nn
 
 from autopar import compat
 
-__all__ = ["ModelState", "RandomStreams", "preserved"]
+__all__ = ["Delta", "ModelState", "RandomStreams", "preserved"]
 
 
 @contextmanager
@@ -49,13 +49,18 @@ class ModelState:
     objects deep: a counter in a statistics object is state, a training framework behind a
     back-reference is not ours to walk), and the value of every tensor found on the way, parameters
     included. Costs one copy of the model's tensors.
+
+    Attributes:
+        undone: the change of attributes and containers that the last ``restore`` put back.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._holders: dict[int, _Holder] = {}
         self._values: dict[int, _Value | _Stream] = {}
+        self._empty: dict[int, _Empty] = {}
+        self.undone = Delta([])
         self._visited: set[int] = set()
-        self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream]]] | None = None
+        self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream | _Empty]]] | None = None
         modules = list(model.modules())
         self._visited.update(map(id, modules))  # each is its own owner, whoever else refers to it
         for module in modules:
@@ -65,23 +70,26 @@ class ModelState:
                 self._value(tensor, model, "state", depth=0)
 
     def restore(self) -> dict[nn.Module, list[str]]:
-        """Puts back what changed, and only that.
+        """Puts back what changed, and only that; ``undone`` can make the change again.
 
         Returns:
             Modules with the names of those of their attributes that were not as they had been.
         """
         found: dict[nn.Module, set[str]] = {}
-        for part in (*self._holders.values(), *self._values.values()):
-            for changed in part.restore():
+        undone: list[tuple[Any, Any]] = []
+        for part in (*self._holders.values(), *self._values.values(), *self._empty.values()):
+            changes = part.restore(undone)
+            for changed in changes:
                 for module, attribute in part.owners:
                     found.setdefault(module, set()).add(attribute or changed)
+        self.undone = Delta(undone)
         return {module: sorted(names) for module, names in found.items()}
 
     def changes_of(self, module: nn.Module) -> dict[str, bool]:
         """What of this module alone is not as it was; for each attribute, whether a tensor was written to in place."""
         if self._by_owner is None:
             self._by_owner = {}
-            for part in (*self._holders.values(), *self._values.values()):
+            for part in (*self._holders.values(), *self._values.values(), *self._empty.values()):
                 for owner, attribute in part.owners:
                     self._by_owner.setdefault(owner, []).append((attribute, part))
         found: dict[str, bool] = {}
@@ -92,14 +100,20 @@ class ModelState:
 
     def _module(self, module: nn.Module, owner: nn.Module) -> None:
         attributes = vars(module)
+        empty: list[dict[Any, Any]] = []
+        self._empty[id(module)] = _Empty(empty, [(owner, "hooks")])
         self._holders[id(attributes)] = _Holder(attributes, attributes.copy(), [(owner, "")])
         for name, value in attributes.items():
             if name in _NAMESPACES and isinstance(value, dict):  # a ScriptModule's are no dicts
                 self._holders[id(value)] = _Holder(value, value.copy(), [(owner, "")])
                 for key, member in value.items():
                     self._value(member, owner, key, depth=0)
-            # Registries of hooks are empty nearly always, and nobody registers hooks in forward.
-            elif type(value) not in _ATOMS and not (name in _REGISTRIES and not value):
+            elif name in _REGISTRIES and isinstance(value, dict):  # a forward may install hooks when it first runs
+                if value:
+                    self._holders[id(value)] = _Holder(value, value.copy(), [(owner, name)])
+                else:
+                    empty.append(value)
+            elif type(value) not in _ATOMS:
                 self._value(value, owner, name, depth=0)
 
     def _value(self, value: Any, owner: nn.Module, name: str, *, depth: int) -> None:
@@ -136,6 +150,45 @@ class ModelState:
                 self._value(item, owner, name, depth=depth + 1)
 
 
+class Delta:
+    """A change of a model's attributes and containers, apart from the values of tensors.
+
+    Args:
+        parts: a container each, with what it holds (or, of a dict, the items that changed).
+    """
+
+    def __init__(self, parts: Sequence[tuple[Any, Any]]) -> None:
+        self._parts = parts
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def without(self, other: Delta) -> Delta:
+        """This change without what another one touches as well."""
+        touched = {id(live): content for live, content in other._parts}
+        parts = []
+        for live, content in self._parts:
+            again = touched.get(id(live))
+            if again is None:
+                parts.append((live, content))
+            elif isinstance(live, dict) and (kept := {k: v for k, v in content.items() if k not in again}):
+                parts.append((live, kept))
+        return Delta(parts)
+
+    def apply(self) -> None:
+        """Makes the change."""
+        for live, content in self._parts:
+            if isinstance(live, dict):
+                for key, value in content.items():
+                    if value is _GONE:
+                        live.pop(key, None)
+                    else:
+                        live[key] = value
+            else:
+                live.clear()
+                live.update(content) if isinstance(live, set) else live.extend(content)
+
+
 @dataclass(slots=True)
 class _Holder:
     """A container and what it held; an owner with the attribute ``""`` holds the container's keys themselves."""
@@ -151,18 +204,45 @@ class _Holder:
         if not isinstance(live, dict):
             return ["items"]
         keys = dict.fromkeys([*live, *content])
-        return [str(key) for key in keys if live.get(key, _GONE) is not content.get(key, _GONE)] or ["order"]
+        return [str(key) for key in keys if not _same(live.get(key, _GONE), content.get(key, _GONE))] or ["order"]
 
-    def restore(self) -> list[str]:
+    def _difference(self) -> tuple[Any, Any]:
+        live, content = self.live, self.content
+        if not isinstance(live, dict):
+            return live, live.copy()
+        keys = [key for key in {**live, **content} if not _same(live.get(key, _GONE), content.get(key, _GONE))]
+        return live, {key: _plain(live.get(key, _GONE)) for key in keys}
+
+    def restore(self, undone: list[tuple[Any, Any]]) -> list[str]:
         live, content = self.live, self.content
         changed = self.changes()
         if not changed:
             return []
+        undone.append(self._difference())
         live.clear()
         if isinstance(live, (list, deque)):
             live.extend(content)
         else:
             live.update(content)
+        return changed
+
+
+@dataclass(slots=True)
+class _Empty:
+    """Registries of one module's hooks that hold none, as nearly all do."""
+
+    live: list[dict[Any, Any]]
+    owners: list[tuple[nn.Module, str]]
+
+    def changes(self) -> list[str]:
+        return ["hooks"] if any(self.live) else []
+
+    def restore(self, undone: list[tuple[Any, Any]]) -> list[str]:
+        changed = self.changes()
+        if changed:
+            undone += [(registry, dict(registry)) for registry in self.live if registry]
+            for registry in self.live:
+                registry.clear()
         return changed
 
 
@@ -179,7 +259,7 @@ class _Value:
         """Whether it was written to; what went past the version counter shows in ``restore``."""
         return [] if compat.version(self.live) == self.version else ["value"]
 
-    def restore(self) -> list[str]:
+    def restore(self, undone: list[tuple[Any, Any]]) -> list[str]:
         # Only where it changed: writing would make autograd distrust what it saved of it before.
         if self.live.shape != self.value.shape or self.live.dtype != self.value.dtype:
             self.live.data = self.value.clone()
@@ -202,7 +282,7 @@ class _Stream:
     def changes(self) -> list[str]:
         return [] if torch.equal(self.live.get_state(), self.state) else ["state"]
 
-    def restore(self) -> list[str]:
+    def restore(self, undone: list[tuple[Any, Any]]) -> list[str]:
         if not self.changes():
             return []
         self.live.set_state(self.state)
@@ -278,10 +358,25 @@ def _same_items(one: Any, other: Any) -> bool:
     if len(one) != len(other):
         return False
     if isinstance(one, dict):
-        return all(map(operator.is_, one.values(), other.values())) and one.keys() == other.keys()
+        if one.keys() != other.keys():
+            return False
+        one, other = one.values(), other.values()
     if isinstance(one, set):
         return {id(item) for item in one} == {id(item) for item in other}
-    return all(map(operator.is_, one, other))
+    return all(map(operator.is_, one, other)) or all(map(_same, one, other))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two items are one object, or equal numbers or texts."""
+    if one is other:
+        return True
+    kind = type(other)
+    return kind in (int, float, bool, str) and isinstance(one, kind) and _plain(one) == other
+
+
+def _plain(value: Any) -> Any:
+    """A number that a forward has read from a shape, as a plain one."""
+    return value.pin() if hasattr(type(value), "pin") else value
 
 
 def _copies(tensor: torch.Tensor) -> bool:

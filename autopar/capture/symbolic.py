@@ -49,11 +49,13 @@ class Recording:
 
     Attributes:
         refusal: why the whole model cannot be a graph; None where it is one.
+        unsettled: whether a module was refused because this run changed its attributes.
     """
 
     def __init__(self, model: nn.Module, call: Call, state: ModelState) -> None:
         self.model, self.call, self.state = model, call, state
         self.refusal: Refusal | None = None
+        self.unsettled = False
         self._result: _Result | None = None
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> Any:
@@ -84,7 +86,7 @@ class Recording:
             recorder.refuse(problem, forward_line(self.model))
         if root.refusal is None:
             self._finish(recorder, root, result)
-        self.refusal = root.refusal
+        self.refusal, self.unsettled = root.refusal, recorder.unsettled
         return compat.tree_map(lambda leaf: int.__int__(leaf) if type(leaf) is Size else leaf, result)
 
     def program(self, changed: Mapping[nn.Module, Sequence[str]]) -> Program | None:
@@ -95,6 +97,7 @@ class Recording:
         """
         if self.refusal is None:
             self.refusal = self._unseen(changed)
+            self.unsettled = self.unsettled or self.refusal is not None
         if self.refusal is not None or self._result is None:
             return None
         return self._result.program(self.model, self.call)
@@ -201,13 +204,23 @@ class _Rules:
 
     def before(self, module: nn.Module) -> Any:
         """What to compare with after its forward."""
-        return self.state.changes_of(module)
+        return self._changes(module)
+
+    def _changes(self, module: nn.Module) -> dict[str, bool]:
+        """What is not as it was of the module and of those below it that only its own code touches."""
+        changes = self.state.changes_of(module)
+        for path, below in module.named_children():
+            if id(below) not in self.recorder.called:
+                changes |= {f"{path}.{name}": kind for name, kind in self._changes(below).items()}
+        return changes
 
     def after(self, module: nn.Module, before: Any) -> str | None:
         """Why its forward cannot be nodes, in view of what it changed."""
-        changes = {name: kind for name, kind in self.state.changes_of(module).items() if name not in before}
+        changes = {name: kind for name, kind in self._changes(module).items() if name not in before}
         if not changes:
             return None
+        self.recorder.called.update(map(id, module.modules()))  # their changes are this module's from now on
+        self.recorder.unsettled = True
         replaced = {name for name, in_place in changes.items() if not in_place}
         self.recorder.changed.setdefault(id(module), set()).update(replaced)
         written = [name for name, in_place in changes.items() if in_place]
@@ -231,13 +244,11 @@ def reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | None
         return "it has hooks"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
-    if compat.is_parametrized(module):
-        return "its parameters are parametrized"
     return None
 
 
 def _is_simple(module: nn.Module) -> bool:
-    ours = type(module).__module__.startswith(("torch.nn.", "torch.ao.nn."))
+    ours = type(module).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not compat.is_parametrized(module)
     return ours and not isinstance(module, (*_CONTAINERS, *_COMPOSITES))
 
 

@@ -8,7 +8,7 @@ the module that asks stays one call.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +30,36 @@ class ValueQuestion:
     Attributes:
         node: computes it.
         answer: what it was.
+        sizes: nodes below that are sizes, which it takes for granted, with their values.
+        settled: whether the sizes alone decide it, so that it need not be asked again.
     """
 
     node: fx.Node
     answer: Any
+    sizes: Mapping[fx.Node, int]
+    settled: bool
 
 
-def question(node: fx.Node, answer: Any, model: nn.Module) -> ValueQuestion | None:
-    """The question that ``node`` asks, or None where the inputs alone do not decide it."""
+def question(node: fx.Node, answer: Any, model: nn.Module, sizes: Mapping[fx.Node, int]) -> ValueQuestion | None:
+    """The question that ``node`` asks, or None where the inputs alone do not decide it.
+
+    Args:
+        node: computes the value.
+        answer: the value.
+        model: owner of the parameters.
+        sizes: the nodes that are sizes of tensors, with their values.
+    """
     if not isinstance(answer, (bool, int, float)) and not _is_short_list(answer):
         return None
-    waiting, seen = [node], {node}
+    waiting, seen, granted = [node], {node}, {}
     parameters = dict(model.named_parameters())
+    settled = True
     while waiting:
         one = waiting.pop()
+        if one in sizes:
+            granted[one] = sizes[one]
+            continue
+        settled = settled and one.op not in ("placeholder", "get_attr")
         if len(seen) > _LONGEST or one.op == "call_module" or (one.op == "get_attr" and one.target in parameters):
             return None
         if one.op in ("call_function", "call_method") and is_random(one.target):
@@ -53,32 +69,34 @@ def question(node: fx.Node, answer: Any, model: nn.Module) -> ValueQuestion | No
         fresh = [source for source in one.all_input_nodes if source not in seen]
         seen.update(fresh)
         waiting += fresh
-    return ValueQuestion(node, answer)
+    return ValueQuestion(node, answer, granted, settled)
 
 
 def questionnaire(
     graph: fx.Graph, questions: Sequence[ValueQuestion], model: nn.Module
 ) -> tuple[fx.GraphModule, tuple[Any, ...]] | None:
     """All questions as a graph of their own over the same inputs, with the answers; takes them out of ``graph``."""
-    if not questions:
-        return None
+    sizes = {node: size for asked in questions for node, size in asked.sizes.items()}
     needed: set[fx.Node] = set()
     waiting = [asked.node for asked in questions]
     while waiting:
         node = waiting.pop()
         if node not in needed:
             needed.add(node)
-            waiting += node.all_input_nodes
-    apart = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
+            waiting += [] if node in sizes else node.all_input_nodes
+    apart, open_questions = fx.Graph(), [asked for asked in questions if not asked.settled]
+    copies: dict[fx.Node, Any] = {}
     for node in graph.nodes:
-        if node.op == "placeholder" or node in needed:
-            copies[node] = apart.node_copy(node, copies.__getitem__)
-    apart.output(tuple(copies[asked.node] for asked in questions))
+        if node.op == "placeholder" or (node in needed and node not in sizes):
+            copies[node] = apart.node_copy(node, lambda source: copies.get(source, sizes.get(source)))
+    apart.output(tuple(copies[asked.node] for asked in open_questions))
+    apart.eliminate_dead_code()
     for node in reversed(graph.nodes):
         if node in needed and not node.users and node.op != "placeholder":
             graph.erase_node(node)
-    return fx.GraphModule(model, apart), tuple(asked.answer for asked in questions)
+    if not open_questions:
+        return None
+    return fx.GraphModule(model, apart), tuple(asked.answer for asked in open_questions)
 
 
 def is_never_true(node: Any) -> bool:
@@ -90,7 +108,7 @@ def is_never_true(node: Any) -> bool:
     if not isinstance(node, fx.Node) or node.target not in (operator.lt, "lt", torch.lt):
         return False
     drawn, bound = node.args
-    uniform = isinstance(drawn, fx.Node) and drawn.target in (torch.rand, torch.rand_like)
+    uniform = isinstance(drawn, fx.Node) and getattr(drawn.target, "__name__", "") in ("rand", "rand_like")
     return uniform and isinstance(bound, (int, float)) and bound <= 0
 
 

@@ -124,11 +124,11 @@ def test_hooks_on_all_modules_keep_everything_whole() -> None:
     assert "hooks are registered on all modules" in program.remarks[0].message
 
 
-def test_parametrized_module_stays_whole() -> None:
-    """Its weight is computed at each read."""
+def test_parametrized_module_is_operations() -> None:
+    """What computes its weight is recorded like everything else."""
     model = Trunk(parametrizations.weight_norm(nn.Linear(4, 4)))
     program = capture(model, (x(),))
-    assert opaque_paths(program) == ["middle"]
+    assert opaque_paths(program) == []
     assert torch.equal(run(program, x()), model(x()))
 
 

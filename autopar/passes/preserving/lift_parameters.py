@@ -30,10 +30,12 @@ class LiftParameters:
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Lifts; ``program.lifted`` names what the first inputs are."""
         reads: dict[str, list[fx.Node]] = {}
+        canonical = {id(tensor): name for name, tensor in program.model.named_parameters()}
         for node in program.find("get_attr"):
             owner, _, name = str(node.target).rpartition(".")
-            if isinstance(getattr(program.graph_module.get_submodule(owner), name), torch.Tensor):
-                reads.setdefault(str(node.target), []).append(node)
+            value = getattr(program.graph_module.get_submodule(owner), name)
+            if isinstance(value, torch.Tensor):  # tied parameters are one input, under their first name
+                reads.setdefault(canonical.get(id(value), str(node.target)), []).append(node)
         first = next(iter(program.graph.nodes))  # the program's own inputs follow
         for nodes in reads.values():
             with program.graph.inserting_before(first):
