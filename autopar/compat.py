@@ -6,13 +6,14 @@ Checked on torch 2.13.0 (CPU). Written for 2.11 to 2.13. When a name moves, mend
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import nn
 from torch._ops import OpOverload
+from torch.overrides import _pop_mode_temporarily
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -216,6 +217,16 @@ def has_global_module_hooks() -> bool:
         or hooks._global_backward_hooks
         or hooks._global_backward_pre_hooks
     )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` made the module; asked by name, since importing dynamo takes seconds."""
+    return type(module).__name__ == "OptimizedModule" and type(module).__module__.startswith("torch._dynamo")
+
+
+def without_function_mode() -> AbstractContextManager[Any]:
+    """Within this block the innermost torch function mode is not active."""
+    return _pop_mode_temporarily()
 
 
 @contextmanager

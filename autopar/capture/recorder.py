@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
@@ -30,7 +30,7 @@ from autopar.capture.values import ValueQuestion, is_never_true, question
 from autopar.guards import Condition, Dim, Expression
 from autopar.program import NodeInfo, SourceLine
 
-__all__ = ["Frame", "Recorder", "Refusal", "UnknownTensorError"]
+__all__ = ["Frame", "Recorder", "Refusal", "Rules", "UnknownTensorError"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout,
           torch.memory_format, type(Ellipsis))  # fmt: skip
@@ -85,6 +85,28 @@ class _Mark:
     bindings: int
     conditions: int
     streams: Any
+
+
+class Rules(Protocol):
+    """What becomes of the submodules that a model calls."""
+
+    def decide(self, module: nn.Module) -> tuple[bool, str | None]:
+        """Whether it is one call whatever its forward does, and for what reason if that is a loss."""
+        ...
+
+    def run_whole(
+        self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Runs a submodule that is one call."""
+        ...
+
+    def before(self, module: nn.Module) -> Any:
+        """What to compare with after its forward."""
+        ...
+
+    def after(self, module: nn.Module, before: Any) -> str | None:
+        """Why its forward cannot be nodes, in view of what it changed; None where it can."""
+        ...
 
 
 class Recorder(TorchFunctionMode):
@@ -373,85 +395,84 @@ class Recorder(TorchFunctionMode):
     # frames -----------------------------------------------------------------------------------
 
     def call_module(
-        self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], whole: Any
+        self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rules: Rules
     ) -> Any:
-        """Runs a submodule as a frame of its own.
+        """Runs a submodule: as a frame of its own, or as one call.
 
         Args:
             module: the submodule.
             call: runs it.
             args, kwargs: its arguments.
-            whole: what decides about it: called with the module, gives whether it is one call, and why.
+            rules: decide what becomes of it.
         """
         outer = self.frames[-1]
         if outer.refusal is not None:
             return call(module, *args, **kwargs)
         with self.paused():
-            entered = self._enter(module, whole)
-        if entered is None:
-            return call(module, *args, **kwargs)
-        frame, mark, before, is_one_call = entered
-        try:
-            if is_one_call:
-                with self.paused():
-                    result = call(module, *args, **kwargs)
-            else:
-                result = call(module, *args, **kwargs)
+            self.called.add(id(module))
+            modes = compat.ambient_modes()
+            if modes != outer.modes:
+                self.refuse(_CHANGES_MODES)
+                return call(module, *args, **kwargs)
+            is_one_call, reason = rules.decide(module)
+        if is_one_call:
+            refusal = None if reason is None else Refusal(module, reason, calling_line())
             with self.paused():
-                if frame.refusal is None and not is_one_call:
-                    problem = whole.after(module, before)
-                    if problem is None and mark.streams != _python_streams():
-                        problem = "it draws random numbers that no graph shows"
-                    if problem is not None:
-                        self.refuse(problem, forward_line(module))
+                result = rules.run_whole(module, call, args, kwargs)
+                with self._surviving():
+                    self._stand_in(module, refusal, args, kwargs, result)
+            return result
+        return self._call_frame(Frame(self.paths[id(module)], module, modes), call, args, kwargs, rules)
+
+    def _call_frame(
+        self, frame: Frame, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rules: Rules
+    ) -> Any:
+        outer, module = self.frames[-1], frame.module
+        with self.paused():
+            before, mark = rules.before(module), self._mark()
+        self.frames.append(frame)
+        try:
+            result = call(module, *args, **kwargs)
+            with self.paused():
+                problem = rules.after(module, before) if frame.refusal is None else None
+                if frame.refusal is None and problem is None and mark.streams != _python_streams():
+                    problem = "it draws random numbers that no graph shows"
+                if problem is not None:
+                    self.refuse(problem, forward_line(module))
         finally:
             self.frames.pop()
+        if frame.refusal is None:
+            outer.training |= frame.training
+            outer.attributes |= frame.attributes
+            outer.questions += frame.questions
+            return result
         with self.paused(), self._surviving():
-            if is_one_call or frame.refusal is not None:
-                self._collapse(frame, mark, args, kwargs, result)
-            else:
-                outer.training |= frame.training
-                outer.attributes |= frame.attributes
-                outer.questions += frame.questions
+            self._back_to(mark)
+            self._stand_in(module, frame.refusal, args, kwargs, result)
         return result
 
-    def _enter(self, module: nn.Module, whole: Any) -> tuple[Frame, _Mark, Any, bool] | None:
-        """Begins the frame of a submodule; None where the module that calls it turns out to stay whole."""
-        self.called.add(id(module))
-        modes = compat.ambient_modes()
-        if modes != self.frames[-1].modes:
-            self.refuse(_CHANGES_MODES)
-            return None
-        is_one_call, reason = whole.decide(module)
-        frame = Frame(self.paths[id(module)], module, modes)
-        if reason is not None:
-            frame.refusal = Refusal(module, reason, calling_line())
-        before = None if is_one_call else whole.before(module)
-        mark = self._mark()
-        self.frames.append(frame)
-        return frame, mark, before, is_one_call
-
-    def _collapse(self, frame: Frame, mark: _Mark, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Replaces what a frame recorded by one call of its module."""
-        self._back_to(mark)
-        self.called.update(map(id, frame.module.modules()))
+    def _stand_in(
+        self, module: nn.Module, refusal: Refusal | None, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        """Adds the call of a module that stays whole; its caller stays whole, too, where that cannot be a node."""
+        self.called.update(map(id, module.modules()))
+        path = self.paths[id(module)]
         try:
             nodes = self.argument((args, kwargs))
-            self._check_addressable(result, frame)
+            self._check_addressable(result, refusal)
         except UnknownTensorError as error:
-            reason = frame.refusal.reason if frame.refusal is not None else "it stays whole"
-            source = frame.refusal.source if frame.refusal is not None else None
+            reason, source = ("it stays whole", None) if refusal is None else (refusal.reason, refusal.source)
             outer = self.frames[-1]
-            outer.refusal = Refusal(outer.module, f"of its submodule {frame.path} ({reason}; {error})", source)
+            outer.refusal = Refusal(outer.module, f"of its submodule {path} ({reason}; {error})", source)
             return
-        node = self.node("call_module", frame.path, *nodes, module_path=frame.path, opaque=frame.refusal is not None)
+        node = self.node("call_module", path, *nodes, module_path=path, opaque=refusal is not None)
         self._bind(result, node)
         if not torch.is_grad_enabled():
             self._detach(result)
-        if frame.refusal is not None:
-            self.refusals.setdefault(frame.path, frame.refusal)
+        if refusal is not None:
+            self.refusals.setdefault(path, refusal)
 
-    def _check_addressable(self, result: Any, frame: Frame) -> None:
+    def _check_addressable(self, result: Any, refusal: Refusal | None) -> None:
         """A call's result must be tensors in containers: anything else might be another the next time."""
         if isinstance(result, (torch.Tensor, str, type(None))):
             return
@@ -459,12 +480,12 @@ class Recorder(TorchFunctionMode):
             parts = list(result.values())
         elif isinstance(result, (tuple, list)):
             parts = list(result)
-        elif frame.refusal is None and not _holds_tensor(result):
+        elif refusal is None and not _holds_tensor(result):
             return
         else:
             raise UnknownTensorError(f"it returns a {type(result).__name__}")
         for part in parts:
-            self._check_addressable(part, frame)
+            self._check_addressable(part, refusal)
 
     def _detach(self, result: Any) -> None:
         for leaf in compat.tree_flatten(result)[0]:

@@ -19,12 +19,12 @@ from torch import fx, nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.recorder import Frame, Recorder, Refusal, UnknownTensorError
+from autopar.capture.recorder import Frame, Recorder, Refusal, Rules, UnknownTensorError
 from autopar.capture.sizes import Size
 from autopar.capture.source import forward_line
 from autopar.capture.state import ModelState
 from autopar.capture.values import questionnaire
-from autopar.capture.watch import watching
+from autopar.capture.watch import Patches, watching
 from autopar.guards import Condition, Dim, Expression, Guards, shapes_of
 from autopar.program import Program, Remark, Signature
 from autopar.structure import Structure, take_apart
@@ -79,7 +79,7 @@ class Recording:
         root = Frame("", self.model, compat.ambient_modes())
         recorder.frames.append(root)
         before = rules.before(self.model)
-        with watching(recorder, rules.call), recorder:
+        with watching(recorder, rules.call) as rules.patches, recorder:
             result = forward(self.model, *args, **kwargs)
         problem = rules.after(self.model, before)
         if problem is not None:
@@ -187,11 +187,12 @@ class _Result:
         )
 
 
-class _Rules:
-    """What becomes of a submodule that is called."""
+class _Rules(Rules):
+    """Simple modules of torch.nn stay calls, and so does what no graph can show."""
 
     def __init__(self, recorder: Recorder, state: ModelState) -> None:
         self.recorder, self.state = recorder, state
+        self.patches: Patches | None = None
 
     def call(self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs the submodule in a frame."""
@@ -201,6 +202,16 @@ class _Rules:
         """Whether it is one call whatever its forward does, and for what reason if that is a loss."""
         reason = reason_to_keep_whole(module)
         return reason is not None or (_is_simple(module) and torch.is_grad_enabled()), reason
+
+    def run_whole(
+        self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Runs a submodule that is one call; a compiled one as if nobody watched, because dynamo would trace that."""
+        if not compat.is_compiled(module):
+            return call(module, *args, **kwargs)
+        assert self.patches is not None
+        with self.patches.removed(), compat.without_function_mode():
+            return module(*args, **kwargs)
 
     def before(self, module: nn.Module) -> Any:
         """What to compare with after its forward."""
@@ -240,6 +251,8 @@ def reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | None
     """
     if isinstance(module, torch.jit.ScriptModule):
         return "it is a ScriptModule"
+    if compat.is_compiled(module):
+        return "it is compiled by torch.compile"
     if hooks and compat.has_module_hooks(module):
         return "it has hooks"
     if "forward" in vars(module):

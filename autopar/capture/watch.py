@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from autopar.capture.effects import watching_effects
 from autopar.capture.recorder import Recorder
 from autopar.capture.sizes import Size
 
-__all__ = ["PLAIN", "watching"]
+__all__ = ["PLAIN", "Patches", "watching"]
 
 PLAIN = (bool, int, float, str, type(None), tuple)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -24,7 +24,7 @@ Call = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 @contextmanager
-def watching(recorder: Recorder, call: Call) -> Iterator[None]:
+def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
     """Watches everything that runs in this thread; others (a data loader's) are not disturbed.
 
     - Calls of modules go through ``call``.
@@ -38,6 +38,9 @@ def watching(recorder: Recorder, call: Call) -> Iterator[None]:
     Args:
         recorder: gets the notes.
         call: runs a module, given the class's own ``__call__``.
+
+    Yields:
+        What was changed for that, so that it can be put back for a while.
     """
     known = recorder.paths
 
@@ -77,6 +80,10 @@ def watching(recorder: Recorder, call: Call) -> Iterator[None]:
         if recorder.active:
             recorder.refuse("it uses a custom autograd function by another name than Class.apply")
 
+    def refuse_effect(deed: str) -> None:
+        if recorder.active:
+            recorder.refuse(deed)
+
     def module_call(original: Callable[..., Any]) -> Callable[..., Any]:
         def run(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if not recorder.active or recorder.frames[-1].module is module or id(module) not in known:
@@ -88,17 +95,55 @@ def watching(recorder: Recorder, call: Call) -> Iterator[None]:
     original_apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
     original_enter = torch.autograd.graph.saved_tensors_hooks.__enter__
     callers = {base for module in recorder.model.modules() for base in type(module).__mro__ if "__call__" in vars(base)}
-    with ExitStack() as stack:
-        for cls in callers & set(_subclasses(nn.Module, callers)):
-            stack.enter_context(_patched(cls, "__call__", module_call(vars(cls)["__call__"])))
-        stack.enter_context(_patched(nn.Module, "training", property(training, _set_training)))
-        stack.enter_context(_patched(nn.Module, "__getattribute__", attribute))
-        stack.enter_context(_patched(torch.autograd.Function, "apply", classmethod(apply)))
-        stack.enter_context(_patched(torch.autograd.graph.saved_tensors_hooks, "__enter__", enter))
-        stack.enter_context(_patched(builtins, "range", _Range))
-        stack.enter_context(compat.before_custom_functions(refuse_function))
-        stack.enter_context(watching_effects(lambda deed: recorder.refuse(deed) if recorder.active else None))
-        yield
+    patches = Patches(
+        [(cls, "__call__", module_call(vars(cls)["__call__"])) for cls in _subclasses(nn.Module, callers)]
+        + [
+            (nn.Module, "training", property(training, _set_training)),
+            (nn.Module, "__getattribute__", attribute),
+            (torch.autograd.Function, "apply", classmethod(apply)),
+            (torch.autograd.graph.saved_tensors_hooks, "__enter__", enter),
+            (builtins, "range", _Range),
+        ]
+    )
+    with patches, compat.before_custom_functions(refuse_function), watching_effects(refuse_effect):
+        yield patches
+
+
+class Patches:
+    """Attributes of classes and modules that are other ones within ``with patches:``.
+
+    Args:
+        patches: owner, name and value of each.
+    """
+
+    def __init__(self, patches: Sequence[tuple[Any, str, Any]]) -> None:
+        self._patches = patches
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        for owner, name, value in self._patches:
+            self._before.append((owner, name, vars(owner).get(name, _NONE)))
+            setattr(owner, name, value)
+
+    def __exit__(self, *error: object) -> None:
+        while self._before:
+            owner, name, value = self._before.pop()
+            if value is _NONE:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
+
+    @contextmanager
+    def removed(self) -> Iterator[None]:
+        """Within this block everything is as it was."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+_NONE = object()
 
 
 class _RangeType(type):
@@ -122,17 +167,3 @@ def _subclasses(base: type, classes: set[type]) -> Iterator[type]:
 
 def _set_training(module: nn.Module, flag: bool) -> None:
     vars(module)["training"] = flag
-
-
-@contextmanager
-def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    own = name in vars(owner)
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
