@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from autopar import compat
+from autopar.capture.effects import quiet_output
 from autopar.capture.state import preserved
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Combine
@@ -186,6 +187,7 @@ def _outputs(
         with ExitStack() as stack:
             stack.enter_context(preserved(program.model, seed=SEEDS[index % len(SEEDS)]))
             stack.enter_context(torch.no_grad())
+            stack.enter_context(quiet_output())
             if evaluate:
                 for module in program.model.modules():
                     module.training = False

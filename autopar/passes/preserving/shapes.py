@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from autopar import compat
 from autopar.capture.call import fresh
+from autopar.capture.effects import quiet_output
 from autopar.capture.state import preserved
 from autopar.passes.base import PassContext, PassResult
 from autopar.program import Program, Remark, annotate
@@ -40,7 +41,8 @@ class Shapes:
             )
             return PassResult(program, changed=False, remarks=(remark,))
         recorder = _Recorder(program)
-        with preserved(_changeable(program)), torch.inference_mode(False), torch.enable_grad(), recorder.counter:
+        state = preserved(_changeable(program))
+        with quiet_output(), state, torch.inference_mode(False), torch.enable_grad(), recorder.counter:
             recorder.run(*fresh(program.example))
         remark = Remark(
             kind="analysis", stage=self.name, message=f"One forward takes {recorder.counter.total:,} FLOPs."
