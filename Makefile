@@ -10,6 +10,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST ?=
 ARGS ?=
+DRAWS ?= 5000
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -20,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo test lint types format fuzz bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -44,6 +45,9 @@ types: $(READY) ## mypy --strict on the package and the benchmarks
 format: $(READY) ## rewrite the files in the house format
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
+
+fuzz: $(READY) ## 5,000 random modules against eager (DRAWS=n for another number)
+	@AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
 
 bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
 	@$(RUN) -m benchmarks.overhead $(ARGS)

@@ -233,8 +233,9 @@ class Program:
         }
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the graph's code: equal on all ranks when they captured the same."""
-        return hashlib.sha256(self.code.encode()).hexdigest()
+        """SHA-256 (hex) of the graph's code and questions: equal on all ranks when they captured the same."""
+        asked = f"{self.guards.questions.code}{self.guards.answers}" if self.guards.questions is not None else ""
+        return hashlib.sha256(f"{self.code}{asked}".encode()).hexdigest()
 
     def snapshot(self) -> Program:
         """A copy whose graph can be changed without changing this one's; state is shared."""

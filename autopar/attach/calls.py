@@ -58,7 +58,8 @@ class Entry:
             return True
         inputs = self.captured.signature.flatten(args, kwargs)
         guards = self.captured.guards
-        return guards.sizes_hold(inputs) if guards.values_hold(inputs) else False
+        sizes = guards.sizes_hold(inputs)  # first, because questions are for these sizes
+        return guards.values_hold(inputs) if sizes else sizes
 
     def confirm(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether another recording shows the same graph, so that this one serves calls of those sizes, too."""
