@@ -38,4 +38,5 @@ def test_a_planted_difference_is_found() -> None:
         "import dataclasses", "import dataclasses\nimport itertools\n\nNUMBERS = itertools.count()"
     )
     assert check(counting) is None
-    assert check(counting.replace("        return ", "        return next(NUMBERS), ")) is not None
+    head, model = counting.split("class Model")
+    assert check(f"{head}class Model{model.replace('        return ', '        return next(NUMBERS), ')}") is not None
