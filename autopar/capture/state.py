@@ -7,9 +7,10 @@ import operator
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -59,6 +60,7 @@ class ModelState:
         self._values: dict[int, _Value | _Stream] = {}
         self._empty: dict[int, _Empty] = {}
         self.undone = Delta([])
+        self._contents: tuple[list[Any], ...] | None = None
         self._visited: set[int] = set()
         self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream | _Empty]]] | None = None
         modules = list(model.modules())
@@ -77,13 +79,26 @@ class ModelState:
         """
         found: dict[nn.Module, set[str]] = {}
         undone: list[tuple[Any, Any]] = []
-        for part in (*self._holders.values(), *self._values.values(), *self._empty.values()):
+        holders = () if self._untouched() else self._holders.values()
+        for part in (*holders, *self._values.values(), *self._empty.values()):
             changes = part.restore(undone)
             for changed in changes:
                 for module, attribute in part.owners:
                     found.setdefault(module, set()).add(attribute or changed)
         self.undone = Delta(undone)
         return {module: sorted(names) for module, names in found.items()}
+
+    def _untouched(self) -> bool:
+        """Whether every container holds the objects that it held: in C's loops, since nearly always it is so."""
+        if self._contents is None:
+            parts = self._holders.values()
+            self._contents = tuple([item for part in parts for item in look(part.content)] for look in _LOOKS)
+        live = [part.live for part in self._holders.values()]
+        sizes = list(map(len, live)) == [len(part.content) for part in self._holders.values()]
+        return sizes and all(
+            all(map(operator.is_, chain.from_iterable(map(look, live)), before))
+            for look, before in zip(_LOOKS, self._contents, strict=True)
+        )
 
     def changes_of(self, module: nn.Module) -> dict[str, bool]:
         """What of this module alone is not as it was; for each attribute, whether a tensor was written to in place."""
@@ -364,6 +379,13 @@ def _same_items(one: Any, other: Any) -> bool:
     if isinstance(one, set):
         return {id(item) for item in one} == {id(item) for item in other}
     return all(map(operator.is_, one, other)) or all(map(_same, one, other))
+
+
+def _values(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else ()
+
+
+_LOOKS: tuple[Callable[[Any], Any], ...] = (iter, _values)  # a dict's keys, or a list's items; and a dict's values
 
 
 def _same(one: Any, other: Any) -> bool:
