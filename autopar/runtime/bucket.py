@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -56,6 +57,7 @@ class Bucket:
         shared = [i for i in range(len(self.parameters)) if i not in self._solo]
         self._large = [i for i in shared if self.scale != 1.0 and self.parameters[i].numel() >= _LARGE]
         self._small = [i for i in shared if i not in self._large]
+        self._uniform = not self._solo and not self._large
         self._flat = FlatBuffer([self.parameters[i] for i in shared], collectives)
         self._flat_places = {i: place for place, i in enumerate(shared)}
         self._solo_buffers = {i: FlatBuffer([self.parameters[i]], collectives) for i in self._solo}
@@ -73,6 +75,13 @@ class Bucket:
                 one may be scaled and reduced where it is. 0 says that all of them are somebody's.
         """
         self.missing = [i for i, gradient in enumerate(gradients) if gradient is None]
+        if self._uniform and not self.missing:  # the common case, with no loop over parameters in Python
+            self.messages = [self._flat.claim(gradients)]
+            torch._foreach_copy_(self._flat.slices, cast("list[torch.Tensor]", list(gradients)))
+            if self.scale != 1.0:
+                self.messages[0].mul_(self.scale)
+            self._results = self._flat.slices
+            return
         self.messages = []
         results: dict[int, torch.Tensor] = {}
         if self._flat_places:
@@ -165,9 +174,11 @@ class FlatBuffer:
         """The buffer, free to be overwritten: a new one if anybody but ``gradients`` aliases the old."""
         first, flat = self.parameters[0], self._flat
         if flat is not None and flat.device == first.device and flat.dtype == first.dtype:
-            start, end = flat.data_ptr(), flat.data_ptr() + flat.numel() * flat.element_size()
-            inside = sum(g is not None and start <= g.data_ptr() < end for g in gradients)
-            if compat.storage_references(flat) <= self._references + inside:
+            more = compat.storage_references(flat) - self._references
+            if more <= 0:
+                return flat
+            start, end = flat.data_ptr(), flat.data_ptr() + flat.nbytes
+            if more <= sum(g is not None and start <= g.data_ptr() < end for g in gradients):
                 return flat
         flat = self._empty(self._numel, first.dtype, first.device)
         self._flat, self.slices = flat, self._cut(flat)

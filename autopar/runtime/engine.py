@@ -55,6 +55,7 @@ class BucketEngine:
             )
             for spec in plan.buckets
         ]
+        self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({_names(b)})" for b in self.buckets]
         self._sole_owner = _sole_owner_references()
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
@@ -249,7 +250,7 @@ class BucketEngine:
         self._loaded = {}
 
     def _label(self, bucket: Bucket | SparseBucket) -> str:
-        return f"step {self.steps}, bucket {bucket.spec.index} of {len(self.buckets)} ({_names(bucket)})"
+        return f"step {self.steps}, {self._titles[bucket.spec.index]}"
 
 
 class _SyncGradients(torch.autograd.Function):
