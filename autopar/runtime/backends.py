@@ -75,8 +75,18 @@ class SharedMemoryCollectives:
         self.world_size = communicator.world_size
 
     def empty(self, numel: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """An uninitialised tensor of shape (numel,) that travels without a copy."""
-        return self.communicator.empty(numel, dtype)
+        """An uninitialised tensor of shape (numel,) that travels without a copy.
+
+        Raises:
+            LaunchError: this host has no memory left.
+        """
+        try:
+            return self.communicator.empty(numel, dtype)
+        except OSError as error:
+            raise LaunchError(
+                f"Rank {self.communicator.rank} got no shared memory for {numel} {dtype}: {error.strerror or error}.",
+                mend='Free memory, or train with backend="torch".',
+            ) from error
 
     def all_reduce(self, flat: torch.Tensor, label: str, scale: float = 1.0) -> AnyWork:
         """Starts an all-reduce (sum) of ``flat`` times ``scale``, in place."""

@@ -34,14 +34,15 @@ class Arena:
     Args:
         reserve: bytes that must be there from the start.
         announce: called with number and segment whenever one is added.
+        sharers: how many processes of this host reserve as much at the same time.
 
     Raises:
         OSError: there is not enough memory.
     """
 
-    def __init__(self, reserve: int, announce: Callable[[int, Segment], None]) -> None:
+    def __init__(self, reserve: int, announce: Callable[[int, Segment], None], *, sharers: int = 1) -> None:
         self.segments: list[Segment] = []
-        self._announce = announce
+        self._announce, self._sharers = announce, sharers
         self._starts: list[tuple[int, int]] = []  # (address, number of the segment), sorted
         self._free: list[tuple[int, int, int]] = []  # (segment, first byte, end), sorted
         # Blocks whose tensors are gone. Any thread may drop the last reference, also in the midst of
@@ -107,7 +108,8 @@ class Arena:
         if number == MAX_SEGMENTS:
             raise OSError(f"all {MAX_SEGMENTS} segments of shared memory are in use")
         total = sum(segment.nbytes for segment in self.segments)
-        segment = Segment.create(max(_aligned(size), _SMALLEST, min(total, _LARGEST_STEP)))
+        nbytes = max(_aligned(size), _SMALLEST, min(total, _LARGEST_STEP))
+        segment = Segment.create(nbytes, sharers=self._sharers)  # ranks do alike, so they grow alike
         self.segments.append(segment)
         bisect.insort(self._starts, (segment.address, number))
         bisect.insort(self._free, (number, 0, segment.nbytes))

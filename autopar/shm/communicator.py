@@ -73,7 +73,7 @@ class Communicator:
         transport: moves the data.
         arena: this rank's memory.
         timeout: seconds that ``wait`` waits for the others.
-        on_close: called by ``close``.
+        on_close: called by ``close``, or when nobody has the communicator any more.
     """
 
     def __init__(
@@ -95,9 +95,8 @@ class Communicator:
         self._pending: deque[tuple[int, torch.Tensor | None]] = deque()  # keeps memory while peers use it
         self._failure: AutoparError | None = None
         self._process = os.getpid()
-        self._on_close = on_close
         # a rank that ends while others wait is missed at once; forked children say nothing
-        self._farewell = weakref.finalize(self, _leave, controls[rank], self._process)
+        self._farewell = weakref.finalize(self, _leave, controls[rank], self._process, on_close)
 
     def __repr__(self) -> str:
         return f"Communicator(rank {self.rank} of {self.world_size}, {type(self._transport).__name__})"
@@ -180,8 +179,6 @@ class Communicator:
             )
             self._farewell()
             self._pending.clear()
-            self._on_close()
-            self._transport.close()
 
     # the order of operations ---------------------------------------------------------------------
 
@@ -381,9 +378,10 @@ class _Staged(Work):
             target[start : start + length].copy_(source)
 
 
-def _leave(control: Control, process: int) -> None:
+def _leave(control: Control, process: int, on_close: Callable[[], None]) -> None:
     if os.getpid() == process:
         control.left = 1
+        on_close()
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

@@ -22,7 +22,6 @@ _FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fwrapv", "-fPIC", "-shared
 _TIMEOUT = 60.0  # seconds
 
 
-@functools.cache
 def kernels() -> ctypes.CDLL | None:
     """The compiled library; None where there is no compiler or ``AUTOPAR_NO_COMPILER=1`` is set.
 
@@ -30,8 +29,11 @@ def kernels() -> ctypes.CDLL | None:
     writes a file of its own and renames it.
     """
     found = compiler()
-    if found is None:
-        return None
+    return None if found is None else _library(found)
+
+
+@functools.cache
+def _library(found: str) -> ctypes.CDLL | None:
     key = hashlib.sha256("\0".join([_SOURCE.read_text(), found, _version(found), _machine()]).encode()).hexdigest()
     try:
         folder = cache_folder()

@@ -100,10 +100,6 @@ class PortableTransport:
         """Makes a rank's segment known."""
         self._segments[rank, number] = torch.frombuffer(segment.memory, dtype=torch.uint8)
 
-    def close(self) -> None:
-        """Frees what it holds; nothing may be called after."""
-        self._segments.clear()
-
     def _work(self, what: Descriptor, descriptors: Sequence[Descriptor]) -> None:
         rank, size, count = self.rank, self.size, what.count
         if count == 0 or what.kind == Kind.BARRIER:

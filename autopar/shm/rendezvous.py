@@ -33,7 +33,7 @@ def connect(rank: int, world_size: int, exchange: Exchange, *, timeout: float, r
         timeout: seconds that an operation waits for other ranks.
         reserve: bytes of tensors (``Communicator.empty``) that there must be room for.
     """
-    own = _Own(reserve)
+    own = _Own(reserve, world_size)
     offers = exchange(own.offer)
     reason = _first(offer["problem"] for offer in offers) or _apart(offers)
     controls: list[Control] = []
@@ -61,7 +61,7 @@ def connect(rank: int, world_size: int, exchange: Exchange, *, timeout: float, r
 
 def collectives_here() -> str:
     """What would carry messages between processes of this host, in words."""
-    own = _Own(0)
+    own = _Own(0, 1)
     own.close()
     if own.offer["problem"]:
         return f"gloo on the CPU, because {own.offer['problem']}"
@@ -79,7 +79,7 @@ def host_name() -> str:
 class _Own:
     """This rank's memory, and what the others must know of it."""
 
-    def __init__(self, reserve: int) -> None:
+    def __init__(self, reserve: int, world_size: int) -> None:
         self.control: Control | None = None
         self.arena: Arena | None = None
         self._segment: Segment | None = None
@@ -90,7 +90,7 @@ class _Own:
             self._segment = segment = Segment.create(ctypes.sizeof(Control))
             self.control = control = Control.from_buffer(segment.memory)
             control.identity = secrets.token_hex(24).encode()
-            self.arena = Arena(reserve, self._announce)
+            self.arena = Arena(reserve, self._announce, sharers=world_size)
             peer = Peer.this_process()
         except OSError as error:
             self.offer["problem"] = error.strerror or str(error)

@@ -7,8 +7,11 @@ that containers put on /dev/shm does not count.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+
+from autopar.shm.memory import available_memory
 
 __all__ = ["Segment"]
 
@@ -31,14 +34,24 @@ class Segment:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
     @classmethod
-    def create(cls, nbytes: int) -> Segment:
+    def create(cls, nbytes: int, *, sharers: int = 1) -> Segment:
         """New memory, filled with zeros and reserved, so that running out of it shows here and not as a SIGBUS.
+
+        A memfd has no limit of its own: reserving more than there is would not fail but wake the
+        out-of-memory killer. So what is available is looked up before.
+
+        Args:
+            nbytes: size in bytes.
+            sharers: how many processes of this host do the same at the same time.
 
         Raises:
             OSError: there is not enough, or the system has no memfd.
         """
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no memfd_create")
+        available = available_memory()
+        if available is not None and nbytes * sharers > available:
+            raise OSError(errno.ENOMEM, f"{nbytes * sharers} bytes of memory are needed and {available} available")
         fd = os.memfd_create("autopar", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, nbytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -36,10 +37,6 @@ class Transport(Protocol):
         """Makes a rank's segment known."""
         ...
 
-    def close(self) -> None:
-        """Frees what it holds; nothing may be called after."""
-        ...
-
 
 class NativeTransport:
     """The compiled protocol; calls release the GIL.
@@ -57,7 +54,8 @@ class NativeTransport:
         if not self._handle:
             raise OSError("no memory for the transport")
         self._post, self._wait, self._progress = library.autopar_post, library.autopar_wait, library.autopar_progress
-        self._kept = list(controls)
+        self._kept: list[Control | Segment] = list(controls)
+        weakref.finalize(self, library.autopar_close, self._handle).atexit = False
 
     def post(self, what: Descriptor) -> Status:
         """Announces this rank's next operation and does what can be done without waiting."""
@@ -79,11 +77,7 @@ class NativeTransport:
     def map(self, rank: int, number: int, segment: Segment) -> None:
         """Makes a rank's segment known."""
         self._library.autopar_map(self._handle, rank, number, segment.address)
-        self._kept.append(segment)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Frees what it holds; nothing may be called after."""
-        self._library.autopar_close(self._handle)
+        self._kept.append(segment)
 
 
 def spins_for(ranks: int) -> int:
