@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -116,8 +117,14 @@ def reporting(group: Group, label: str) -> Iterator[None]:
 
 def _failed(group: Group, label: str, error: RuntimeError) -> LaunchError:
     return LaunchError(
-        f"Rank {group.rank} of {group.world_size} lost the others at {label}: "
-        f"{str(error).strip().splitlines()[0].rstrip('.')}.",
-        why="Another rank died, was too slow, or sent something else.",
-        mend="Look at the first error that any rank printed; `timeout=` sets how long a rank waits.",
+        f"Rank {group.rank} of {group.world_size} lost the others at {label}: {_plain_text(error)}.",
+        why="Another rank ran out of batches, died, was too slow, or sent something else.",
+        mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "
+        "`drop_last`); `timeout=` sets how long a rank waits.",
     )
+
+
+def _plain_text(error: RuntimeError) -> str:
+    """The first sentence of a backend's message, without the place in its source."""
+    line = re.sub(r"^\[\S+:\d+\]\s*", "", str(error).strip().splitlines()[0])
+    return line.split(". ", 1)[0].rstrip(".")
