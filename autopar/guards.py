@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,9 +52,36 @@ class Condition:
         """The sizes that it speaks of."""
         return [dim for operand in self.operands for dim in _dims(operand)]
 
+    def text(self, inputs: Sequence[str]) -> str:
+        """The condition as Python would write it, for the names of the inputs."""
+        function = self.function if self.outcome else _OPPOSITES[self.function]
+        one, other = (_text(operand, inputs) for operand in self.operands)
+        return f"{one} {_SIGNS[function]} {other}"
+
     def holds(self, size_of: Callable[[Dim], int]) -> bool:
         """Whether it holds for other sizes."""
         return bool(self.function(*(_value(operand, size_of) for operand in self.operands))) is self.outcome
+
+
+def _text(operand: Any, inputs: Sequence[str]) -> str:
+    if isinstance(operand, Dim):
+        return f"{inputs[operand.source]}.shape[{operand.dim}]"
+    if not isinstance(operand, Expression):
+        return str(operand)
+    parts = [_text(part, inputs) for part in operand.operands]
+    sign = _SIGNS.get(operand.function, operand.function.__name__)
+    return f"({f' {sign} '.join(parts)})" if len(parts) == 2 else f"{sign}{parts[0]}"
+
+
+_SIGNS: dict[Any, str] = {
+    operator.eq: "==", operator.ne: "!=", operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=",
+    operator.add: "+", operator.sub: "-", operator.mul: "*", operator.floordiv: "//", operator.mod: "%",
+    operator.pow: "**", operator.neg: "-",
+}  # fmt: skip
+_OPPOSITES: dict[Any, Any] = {
+    operator.eq: operator.ne, operator.ne: operator.eq, operator.lt: operator.ge, operator.ge: operator.lt,
+    operator.gt: operator.le, operator.le: operator.gt,
+}  # fmt: skip
 
 
 def _dims(operand: Any) -> list[Dim]:

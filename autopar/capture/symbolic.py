@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,7 @@ class _Result:
     def program(self, model: nn.Module, call: Call) -> Program:
         recorder = self.recorder
         guards = self._guards(model, call)
+        names = tuple(node.name for node in recorder.graph.find_nodes(op="placeholder"))
         module = fx.GraphModule(model, recorder.graph, class_name=compat.original_class(model).__name__)
         return Program(
             graph_module=module,
@@ -153,7 +154,7 @@ class _Result:
             signature=Signature(
                 in_spec=call.spec,
                 constants=dict(call.constants),
-                inputs=tuple(node.name for node in recorder.graph.nodes if node.op == "placeholder"),
+                inputs=names,
                 out_spec=self.structure,
                 out_constants=self.constants,
             ),
@@ -164,7 +165,10 @@ class _Result:
                 (recorder.paths[id(module)], name): value for (module, name), value in self.root.attributes.items()
             },
             guards=guards,
-            remarks=[_remark(path, refusal) for path, refusal in recorder.refusals.items() if self._calls(path)],
+            remarks=[
+                *(_remark(path, refusal) for path, refusal in recorder.refusals.items() if self._calls(path)),
+                *_rests_on(guards, names),
+            ],
         )
 
     def _calls(self, path: str) -> bool:
@@ -286,6 +290,22 @@ def _remark(path: str, refusal: Refusal) -> Remark:
     )
 
 
+def _rests_on(guards: Guards, inputs: Sequence[str]) -> Iterator[Remark]:
+    """What a user should know about the calls that the graph is for."""
+    if guards.none:
+        return
+    parts = [one.text(inputs) for one in guards.conditions[:_SHOWN]]
+    if len(guards.conditions) > _SHOWN:
+        parts.append(f"{len(guards.conditions) - _SHOWN} more conditions on sizes hold")
+    if guards.answers:
+        values = ", ".join(map(str, guards.answers[:_SHOWN]))
+        parts.append(f"what Python asks about values of the inputs has the answers {values}")
+    sizes = "sizes inside the model are as recorded (other input sizes are recorded once more)"
+    parts += [sizes] if guards.uncertain else []
+    yield Remark(kind="analysis", stage="capture", message=f"The graph is for calls in which {'; '.join(parts)}.")
+
+
+_SHOWN = 3
 _MENDS = {
     "its Python control flow depends on a tensor": "Use torch.where, or move the branch into a small submodule.",
     "it is a ScriptModule": "Pass the plain module instead of the scripted one.",

@@ -11,6 +11,7 @@ import rich_click as click
 
 from autopar.cli.click_version import set_click_version
 from autopar.cli.doctor import doctor
+from autopar.cli.explain import explain
 from autopar.cli.launch import run
 from autopar.cli.passes import passes
 from autopar.cli.terminal import say_error
@@ -46,7 +47,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (transform, run, view, passes, doctor):
+for _command in (transform, run, view, explain, passes, doctor):
     cli.add_command(_command)
 
 
