@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format fuzz bench clean
+.PHONY: help demo test lint types format fuzz bench zoo clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -52,6 +52,9 @@ fuzz: $(READY) ## 5,000 random modules against eager (DRAWS=n for another number
 bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
 	@$(RUN) -m benchmarks.overhead $(ARGS)
 
+zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
+	@$(RUN) -W ignore -m tests.zoo $(ARGS)
+
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -62,5 +65,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "autopar needs Python 3.10 or newer, and $(PYTHON) is %s: run make with PYTHON=/path/to/python3.10." % sys.version.split()[0])'
 	@$(RUN) -c '' 2>/dev/null || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing autopar and its tools into $(VENV) (torch takes a few minutes the first time)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,examples]' </dev/null
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,examples,zoo]' </dev/null
 	@touch $@

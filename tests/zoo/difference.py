@@ -68,7 +68,9 @@ def ulps(one: torch.Tensor | None, other: torch.Tensor | None) -> float:
     if not one.is_floating_point():
         return math.inf
     known = one.isfinite()
-    if not torch.equal(one[~known].nan_to_num(), other[~known].nan_to_num()) or not torch.equal(known, other.isfinite()):
+    if not torch.equal(one[~known].nan_to_num(), other[~known].nan_to_num()) or not torch.equal(
+        known, other.isfinite()
+    ):
         return math.inf
     a, b = one[known].double(), other[known].double()
     apart = (a - b).abs().max().item() if a.numel() else 0.0

@@ -92,4 +92,4 @@ def measure(program: Program) -> Measures:
 def _reason(message: str) -> str:
     """What a remark says without the name of the module that it says it of."""
     after = message.split(": ", 1)[-1]
-    return re.sub(r"'[^']*\.\d+[^']*'", "'...'", after).rstrip(".")
+    return re.sub(r"writes to '[^']*'", "writes to a buffer", after).rstrip(".")

@@ -19,7 +19,7 @@ __all__ = ["Step", "build", "make_inputs", "run_step", "seed_all"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step left behind: the loss, gradients and buffers by name, and a number drawn afterwards by each stream."""
+    """What a step left behind: the loss, gradients and buffers, and numbers drawn afterwards from each stream."""
 
     loss: torch.Tensor
     gradients: dict[str, torch.Tensor | None]
@@ -55,7 +55,9 @@ def make_inputs(entry: Entry, size: int, seed: int) -> Call:
     return entry.inputs(size)
 
 
-def run_step(entry: Entry, model: nn.Module, inputs: Call, seed: int, forward: Callable[..., Any] | None = None) -> Step:
+def run_step(
+    entry: Entry, model: nn.Module, inputs: Call, seed: int, forward: Callable[..., Any] | None = None
+) -> Step:
     """Forward, loss and backward; the gradients of the step before are dropped first.
 
     Args:

@@ -20,9 +20,7 @@ def _model(name: str, architecture: str, inputs: Callable[[int], Call], unused: 
         model: nn.Module = getattr(monai.networks.nets, architecture)(**options)
         return model
 
-    return Entry(
-        name=name, library="monai", build=build, inputs=inputs, tags=frozenset({"medical"}), unused=unused
-    )
+    return Entry(name=name, library="monai", build=build, inputs=inputs, tags=frozenset({"medical"}), unused=unused)
 
 
 def _volumes(pixels: int, dims: int = 3) -> Callable[[int], Call]:
@@ -45,13 +43,13 @@ MODELS = [
         upsample_kernel_size=[2, 2], filters=[4, 8, 16]),
     _model("monai-segresnet", "SegResNet", _volumes(16), **_SOLID, init_filters=8, blocks_down=(1, 1), blocks_up=(1,),
         dropout_prob=0.1),
-    _model("monai-unetr", "UNETR", _volumes(16), unused=True, in_channels=1, out_channels=2, img_size=16, feature_size=4,
-        hidden_size=24, mlp_dim=48, num_heads=4),
+    _model("monai-unetr", "UNETR", _volumes(16), unused=True, in_channels=1, out_channels=2, img_size=16,
+        feature_size=4, hidden_size=24, mlp_dim=48, num_heads=4),
     _model("monai-swin-unetr", "SwinUNETR", _volumes(64, 2), **_FLAT, feature_size=12, depths=(1, 1, 1, 1),
         num_heads=(1, 2, 2, 2)),
     _model("monai-densenet", "DenseNet", _volumes(32, 2), **_FLAT, init_features=8, growth_rate=4, block_config=(2, 2)),
     _model("monai-diffusion-unet", "DiffusionModelUNet", _noisy, **_FLAT, channels=(8, 16),
         attention_levels=(False, True), num_res_blocks=1, norm_num_groups=4, num_head_channels=8),
-    _model("monai-vit", "ViT", _volumes(16, 2), unused=True, in_channels=1, img_size=(16, 16), patch_size=(4, 4), hidden_size=24,
-        mlp_dim=48, num_layers=2, num_heads=4, classification=True, spatial_dims=2),
+    _model("monai-vit", "ViT", _volumes(16, 2), unused=True, in_channels=1, img_size=(16, 16), patch_size=(4, 4),
+        hidden_size=24, mlp_dim=48, num_layers=2, num_heads=4, classification=True, spatial_dims=2),
 ]  # fmt: skip

@@ -20,17 +20,17 @@ def _model(name: str, pixels: int = 64, *, architecture: str | None = None, **op
         import timm
 
         if architecture is None:
-            made: nn.Module = timm.create_model(name, num_classes=10, **options)
-            return made
-        module, kind = architecture.split(".")
-        made = getattr(importlib.import_module(f"timm.models.{module}"), kind)(num_classes=10, **options)
-        return made
+            model: nn.Module = timm.create_model(name, num_classes=10, **options)
+        else:
+            module, kind = architecture.split(".")
+            model = getattr(importlib.import_module(f"timm.models.{module}"), kind)(num_classes=10, **options)
+        return model
 
     def inputs(size: int) -> Call:
         return (torch.randn(size, 3, pixels, pixels),)
 
     return Entry(
-        name=f"timm-{name.replace('_', '-')}", library="timm", build=build, inputs=inputs, 
+        name=f"timm-{name.replace('_', '-')}", library="timm", build=build, inputs=inputs,
         tags=frozenset({"vision"}),
     )  # fmt: skip
 
@@ -49,7 +49,8 @@ MODELS = [
     _model("convnext_atto", dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), drop_path_rate=0.1),
     _model("vit_tiny_patch16_224", 32, **{**_PATCHES, "depth": 2}, drop_path_rate=0.1),
     _model("deit_tiny_distilled_patch16_224", 32, **{**_PATCHES, "depth": 2}),
-    _model("mixer_s32_224", 32, architecture="mlp_mixer.MlpMixer", img_size=32, patch_size=8, embed_dim=32, num_blocks=2),
+    _model("mixer_s32_224", 32, architecture="mlp_mixer.MlpMixer", img_size=32, patch_size=8, embed_dim=32,
+        num_blocks=2),
     _model("swin_tiny_patch4_window7_224", 32, img_size=32, patch_size=2, window_size=4, embed_dim=16, depths=(1, 1),
         num_heads=(2, 4)),
     _model("xcit_nano_12_p16_224", 32, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4),

@@ -26,9 +26,11 @@ MODELS = [
         name: value for name, value in masked_text(size).items() if name != "attention_mask"  # type: ignore[union-attr]
     }, "encoder", **NARROW, unused=True),
     pretrained("roformer", "RoFormerForMaskedLM", masked_text, "encoder", **NARROW),
-    pretrained("squeezebert", "SqueezeBertForMaskedLM", masked_text, "encoder", **NARROW, embedding_size=32, unused=True),
+    pretrained("squeezebert", "SqueezeBertForMaskedLM", masked_text, "encoder", **NARROW, embedding_size=32,
+        unused=True),
     pretrained("convbert", "ConvBertForMaskedLM", masked_text, "encoder", **NARROW, embedding_size=32),
-    pretrained("longformer", "LongformerForMaskedLM", masked_text, "encoder", **NARROW, attention_window=4, unused=True),
+    pretrained("longformer", "LongformerForMaskedLM", masked_text, "encoder", **NARROW, attention_window=4,
+        unused=True),
     pretrained("funnel", "FunnelForMaskedLM", masked_text, "encoder", vocab_size=VOCABULARY, block_sizes=[1, 1],
         num_decoder_layers=1, d_model=32, n_head=4, d_head=8, d_inner=64),
     pretrained("xlnet", "XLNetLMHeadModel", masked_text, "encoder", vocab_size=VOCABULARY, d_model=32, n_layer=2,

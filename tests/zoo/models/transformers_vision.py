@@ -16,8 +16,7 @@ _PATCHES = {
 _SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 4], "window_size": 4}
 _STAGES = {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2}
 _RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
-_TEXT = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+_TEXT = {**NARROW, "max_position_embeddings": 32}
 
 
 def _segments(size: int) -> Call:
@@ -66,8 +65,8 @@ MODELS = [
         num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=3, drop_path_rate=0.1),
     pretrained("mobilevit", "MobileViTForImageClassification", images(64), "vision", image_size=64,
         hidden_sizes=[16, 20, 24], neck_hidden_sizes=[8, 8, 16, 24, 32, 32, 64], num_attention_heads=4),
-    pretrained("yolos", "YolosForObjectDetection", _boxes, "vision", "detection", **{**_PATCHES, "image_size": [64, 64]},
-        num_detection_tokens=5, num_labels=2),
+    pretrained("yolos", "YolosForObjectDetection", _boxes, "vision", "detection",
+        **{**_PATCHES, "image_size": [64, 64]}, num_detection_tokens=5, num_labels=2),
     pretrained("clip", "CLIPModel", _captioned, "vision", "text", text_config=_TEXT, vision_config=_PATCHES,
         projection_dim=16),
     pretrained("siglip", "SiglipModel", _captioned, "vision", "text", text_config=_TEXT, vision_config=_PATCHES),
