@@ -4,6 +4,4 @@ from __future__ import annotations
 
 __all__ = ["KNOWN_FAILURES"]
 
-KNOWN_FAILURES: dict[str, str] = {
-    "torch-compiled-submodule": "torch.compile follows the call into the recorder that capture puts around modules",
-}
+KNOWN_FAILURES: dict[str, str] = {}
