@@ -169,7 +169,7 @@ def has_module_hooks(module: nn.Module) -> bool:
 
 def is_parametrized(module: nn.Module) -> bool:
     """Whether ``torch.nn.utils.parametrize`` computes one of the module's parameters."""
-    return nn.utils.parametrize.is_parametrized(module)
+    return "parametrizations" in module._modules
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:

@@ -62,6 +62,9 @@ def _record(model: nn.Module, call: Call, *, gate: bool, settled: Delta | None =
     state = ModelState(model)
     recording = Recording(model, call, state)
     eager = one_step(model, call, state, recording.forward, backward=gate)
+    if recording.drew:
+        recording = Recording(model, call, state, follow_random=True)
+        eager = one_step(model, call, state, recording.forward, backward=gate)
     if compat.has_global_module_hooks():
         return wrap_opaque(model, call, "hooks are registered on all modules")
     program = recording.program(eager.changed)

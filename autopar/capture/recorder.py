@@ -30,7 +30,7 @@ from autopar.capture.values import ValueQuestion, is_never_true, question
 from autopar.guards import Condition, Dim, Expression
 from autopar.program import NodeInfo, SourceLine
 
-__all__ = ["Frame", "Recorder", "Refusal", "Rules", "UnknownTensorError"]
+__all__ = ["DRAWS", "Frame", "Recorder", "Refusal", "Rules", "UnknownTensorError", "python_streams"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout,
           torch.memory_format, type(Ellipsis))  # fmt: skip
@@ -66,6 +66,7 @@ class Frame:
         refusal: why it cannot be nodes of its own; None while it can.
         training, attributes: what it read of modules and baked in.
         questions: values of inputs that its Python code asked for.
+        streams: Python's and NumPy's random numbers as its own code left them, where they are followed.
     """
 
     path: str
@@ -75,6 +76,7 @@ class Frame:
     training: dict[nn.Module, bool] = field(default_factory=dict)
     attributes: dict[tuple[nn.Module, str], Any] = field(default_factory=dict)
     questions: list[ValueQuestion] = field(default_factory=list)
+    streams: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,6 @@ class _Mark:
     node: fx.Node
     bindings: int
     conditions: int
-    streams: Any
 
 
 class Rules(Protocol):
@@ -115,6 +116,7 @@ class Recorder(TorchFunctionMode):
     Args:
         model: the root.
         inputs: the tensors that flow in, under the names that their placeholders get.
+        follow_random: look, module by module, whether Python's or NumPy's random numbers are drawn.
 
     Attributes:
         graph: what was recorded so far.
@@ -126,8 +128,11 @@ class Recorder(TorchFunctionMode):
         unsettled: whether a module was refused because the run changed its state.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[tuple[str, torch.Tensor]]) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[tuple[str, torch.Tensor]], *, follow_random: bool = False
+    ) -> None:
         super().__init__()
+        self.follow_random = follow_random
         self.model, self.graph, self.notes = model, fx.Graph(), SizeNotes()
         self.frames: list[Frame] = []
         self.refusals: dict[str, Refusal] = {}
@@ -418,7 +423,9 @@ class Recorder(TorchFunctionMode):
         if is_one_call:
             refusal = None if reason is None else Refusal(module, reason, calling_line())
             with self.paused():
+                start = self.streams()
                 result = rules.run_whole(module, call, args, kwargs)
+                self._drawn_inside(start)
                 with self._surviving():
                     self._stand_in(module, refusal, args, kwargs, result)
             return result
@@ -429,14 +436,15 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         outer, module = self.frames[-1], frame.module
         with self.paused():
-            before, mark = rules.before(module), self._mark()
+            before, mark, start = rules.before(module), self._mark(), self.streams()
+        frame.streams = start
         self.frames.append(frame)
         try:
             result = call(module, *args, **kwargs)
             with self.paused():
                 problem = rules.after(module, before) if frame.refusal is None else None
-                if frame.refusal is None and problem is None and mark.streams != _python_streams():
-                    problem = "it draws random numbers that no graph shows"
+                if frame.refusal is None and problem is None and frame.streams != self.streams():
+                    problem = DRAWS
                 if problem is not None:
                     self.refuse(problem, forward_line(module))
         finally:
@@ -448,6 +456,7 @@ class Recorder(TorchFunctionMode):
             return result
         with self.paused(), self._surviving():
             self._back_to(mark)
+            self._drawn_inside(start)
             self._stand_in(module, frame.refusal, args, kwargs, result)
         return result
 
@@ -494,7 +503,16 @@ class Recorder(TorchFunctionMode):
 
     def _mark(self) -> _Mark:
         last = next(iter(reversed(self.graph.nodes)))
-        return _Mark(last, len(self._undo), len(self.notes.conditions), _python_streams())
+        return _Mark(last, len(self._undo), len(self.notes.conditions))
+
+    def streams(self) -> Any:
+        """Python's and NumPy's random numbers now; None where they are not followed."""
+        return python_streams() if self.follow_random else None
+
+    def _drawn_inside(self, start: Any) -> None:
+        """What a module that stays whole has drawn since ``start`` is not its caller's doing."""
+        if self.frames[-1].streams == start:
+            self.frames[-1].streams = self.streams()
 
     def _back_to(self, mark: _Mark) -> None:
         for node in reversed(self.graph.nodes):
@@ -528,11 +546,12 @@ class Recorder(TorchFunctionMode):
                 self._erased.add(node)
 
 
+DRAWS = "it draws random numbers that no graph shows"
 _CHANGES_MODES = "it changes how operations run (autocast or inference mode)"
 _CONTROL_FLOW = "its Python control flow depends on a tensor"
 
 
-def _python_streams() -> Any:
+def python_streams() -> Any:
     """The state of the generators that no torch function draws from."""
     numpy = sys.modules.get("numpy.random")
     if numpy is None:

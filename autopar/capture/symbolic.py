@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.recorder import Frame, Recorder, Refusal, Rules, UnknownTensorError
+from autopar.capture.recorder import DRAWS, Frame, Recorder, Refusal, Rules, UnknownTensorError, python_streams
 from autopar.capture.sizes import Size
 from autopar.capture.source import forward_line
 from autopar.capture.state import ModelState
@@ -46,14 +46,17 @@ class Recording:
         model: the user's model.
         call: the sample call.
         state: the model's state before.
+        follow_random: find the module that draws such numbers.
 
     Attributes:
         refusal: why the whole model cannot be a graph; None where it is one.
         unsettled: whether a module was refused because this run changed its attributes.
+        drew: whether the run drew random numbers of Python's or NumPy's, which no node draws.
     """
 
-    def __init__(self, model: nn.Module, call: Call, state: ModelState) -> None:
+    def __init__(self, model: nn.Module, call: Call, state: ModelState, *, follow_random: bool = False) -> None:
         self.model, self.call, self.state = model, call, state
+        self.follow_random, self.drew = follow_random, False
         self.refusal: Refusal | None = None
         self.unsettled = False
         self._result: _Result | None = None
@@ -74,14 +77,19 @@ class Recording:
             self.refusal = Refusal(self.model, reason, None)
             own = vars(self.model).get("forward")
             return own(*args, **kwargs) if own is not None else forward(self.model, *args, **kwargs)
-        recorder = Recorder(self.model, list(zip(_input_names(forward, self.call), inputs, strict=True)))
+        names = _input_names(forward, self.call)
+        recorder = Recorder(self.model, list(zip(names, inputs, strict=True)), follow_random=self.follow_random)
         rules = _Rules(recorder, self.state)
         root = Frame("", self.model, compat.ambient_modes())
         recorder.frames.append(root)
-        before = rules.before(self.model)
+        before, streams = rules.before(self.model), python_streams()
+        root.streams = recorder.streams()
         with watching(recorder, rules.call) as rules.patches, recorder:
             result = forward(self.model, *args, **kwargs)
         problem = rules.after(self.model, before)
+        self.drew = streams != python_streams()
+        if problem is None and root.streams != recorder.streams():
+            problem = DRAWS
         if problem is not None:
             recorder.refuse(problem, forward_line(self.model))
         if root.refusal is None:

@@ -17,7 +17,7 @@ from autopar.capture.sizes import Size
 
 __all__ = ["PLAIN", "Patches", "watching"]
 
-PLAIN = (bool, int, float, str, type(None), tuple)
+PLAIN = frozenset({bool, int, float, str, type(None), tuple})
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 Call = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -42,7 +42,7 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
     Yields:
         What was changed for that, so that it can be put back for a while.
     """
-    known = recorder.paths
+    known, changed = recorder.paths, recorder.changed
 
     def training(module: nn.Module) -> bool:
         flag: bool = vars(module)["training"]
@@ -54,7 +54,7 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
         return flag
 
     def attribute(module: nn.Module, name: str) -> Any:
-        if recorder.active and name in recorder.changed.get(id(module), ()):
+        if changed and name in changed.get(id(module), ()) and recorder.active:
             recorder.refuse("it reads an attribute that an opaque module changes")
         value = object.__getattribute__(module, name)
         if type(value) in PLAIN and name not in _OF_EVERY_MODULE and recorder.active:  # noqa: SIM102

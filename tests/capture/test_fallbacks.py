@@ -27,6 +27,7 @@ from tests.capture.models import (
     checkpointed_reentrantly,
     counts,
     custom_function,
+    draws_in_python,
     opaque_paths,
     run,
     writes_buffer,
@@ -89,6 +90,12 @@ def test_a_root_that_cannot_be_traced_is_one_call(middle: Callable[..., Any]) ->
     (remark,) = program.remarks
     assert "stays one opaque call as a whole: " in remark.message
     assert remark.nbytes == 4 * (16 + 4 + 4)
+
+
+def test_random_numbers_of_python_keep_only_their_module_whole() -> None:
+    """However deep it is; what it draws is not its callers' doing."""
+    model = nn.Sequential(Trunk(nn.Sequential(Part(draws_in_python), nn.Linear(4, 4))), nn.Linear(2, 2))
+    assert opaque_paths(capture(model, (x(),))) == ["0.middle.0"]
 
 
 def test_opaque_root_says_where() -> None:
