@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -43,7 +45,7 @@ def capture(
     if call.foreign:  # and not run either: a cache, say, would be written to
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
         return wrap_opaque(model, call, f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
-    with quiet_output():
+    with quiet_output(), _without_collector():
         program = _record(model, call, gate=gate)
         if isinstance(program, Delta):  # what the first forward of all sets up, later ones find
             state = ModelState(model)
@@ -104,6 +106,18 @@ def _difference(program: Program, call: Call, state: ModelState, eager: Step) ->
     except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
         return f"the captured graph raised {_one_line(error)}"
     return difference
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Within this block Python looks for no cycles: a recording makes much that lasts, and no garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _one_line(error: Exception) -> str:

@@ -449,6 +449,7 @@ class Recorder(TorchFunctionMode):
                     self.refuse(problem, forward_line(module))
         finally:
             self.frames.pop()
+        self._drawn_inside(start)
         if frame.refusal is None:
             outer.training |= frame.training
             outer.attributes |= frame.attributes
@@ -456,7 +457,6 @@ class Recorder(TorchFunctionMode):
             return result
         with self.paused(), self._surviving():
             self._back_to(mark)
-            self._drawn_inside(start)
             self._stand_in(module, frame.refusal, args, kwargs, result)
         return result
 
@@ -464,7 +464,8 @@ class Recorder(TorchFunctionMode):
         self, module: nn.Module, refusal: Refusal | None, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         """Adds the call of a module that stays whole; its caller stays whole, too, where that cannot be a node."""
-        self.called.update(map(id, module.modules()))
+        if module._modules:
+            self.called.update(map(id, module.modules()))
         path = self.paths[id(module)]
         try:
             nodes = self.argument((args, kwargs))
@@ -510,7 +511,7 @@ class Recorder(TorchFunctionMode):
         return python_streams() if self.follow_random else None
 
     def _drawn_inside(self, start: Any) -> None:
-        """What a module that stays whole has drawn since ``start`` is not its caller's doing."""
+        """What a submodule has drawn since ``start`` is not its caller's doing."""
         if self.frames[-1].streams == start:
             self.frames[-1].streams = self.streams()
 

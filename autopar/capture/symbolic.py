@@ -226,8 +226,8 @@ class _Rules(Rules):
             return module(*args, **kwargs)
 
     def before(self, module: nn.Module) -> Any:
-        """What to compare with after its forward."""
-        return self._changes(module)
+        """What to compare with after its forward: changes that others made to it."""
+        return self.state.changes_of(module)
 
     def _changes(self, module: nn.Module) -> dict[str, bool]:
         """What is not as it was of the module and of those below it that only its own code touches."""
