@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from autopar.emit.layout import Expr, assign, call, condition, raising, render
 from autopar.emit.names import Scope
 from autopar.emit.operations import Operations
 from autopar.emit.replica import replica_graph
-from autopar.emit.signature import arguments, parameter_names, result, single_output
+from autopar.emit.signature import Arguments, arguments, forwarded, parameter_names, result, single_output
 from autopar.emit.targets import callable_name
 from autopar.emit.variables import Variables, lay_out
+from autopar.guards import Guards
 from autopar.program import Program
+from autopar.structure import take_apart
 
 __all__ = ["Function", "emit_forward", "write_forward"]
 
 _INDENT = "    "
+_ASK = "asked_of_inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,40 @@ def write_forward(
     imports = Imports({*parameter_names(program), *defined})
     _write(program, docstring, model_file, imports, frozenset())
     lines = _write(program, docstring, model_file, imports, imports.names)
+    if program.guards.questions is not None:
+        lines = [*_questions(program, model_file, imports), "", "", *lines]
     return Function(tuple(lines), imports)
+
+
+def _questions(program: Program, model_file: Path | None, imports: Imports) -> list[str]:
+    """A function that asks what Python asked about the values of the inputs."""
+    assert program.guards.questions is not None
+    _, structure = take_apart(program.guards.answers)
+    signature = replace(program.signature, out_spec=structure, out_constants={})
+    asking = replace(program, graph_module=program.guards.questions, signature=signature, guards=Guards(), plan=None)
+    text = "What the forward's Python code asks about its inputs."
+    first, *rest = _write(replace(asking, lifted=()), text, model_file, imports, imports.names)
+    return [first.replace("def forward(", f"def {_ASK}(", 1), *rest]
+
+
+def _otherwise_eager(program: Program, head: Arguments, operations: Operations, self_name: str) -> list[str]:
+    """Runs the user's own forward for calls that the graph is not for."""
+    guards = program.guards
+    if guards.none:
+        return []
+    given = ", ".join([self_name, *forwarded(program)])
+    if guards.uncertain:
+        shapes = zip(head.leaves, program.example, strict=True)
+        unmet = [f"{leaf}.shape != {tuple(tensor.shape)}" for leaf, tensor in shapes]
+    else:
+        unmet = [replace(one, outcome=not one.outcome).text(head.leaves) for one in guards.conditions]
+    if guards.questions is not None:
+        unmet.append(f"{_ASK}({given}) != {guards.answers!r}")
+    script = operations.write.imports.member("autopar.emit", "script")
+    return [
+        *condition(unmet, indent=_INDENT),
+        f"{_INDENT * 2}return {script}.eager_forward({given})  # this graph is for other calls",
+    ]
 
 
 def _write(
@@ -132,6 +168,7 @@ def _head(
         lines += condition(head.guards, indent=_INDENT)
         message = f"forward is exact for {', '.join(head.exact_for)} only: transform the model again"
         lines += raising("ValueError", message, indent=_INDENT * 2)
+    lines += _otherwise_eager(program, head, operations, self_name)
     return [*lines, *_unpack(head.leaves, head.unpackings, inputs, variables, scope)]
 
 

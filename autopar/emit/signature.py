@@ -18,7 +18,17 @@ from autopar.emit.names import quoted
 from autopar.errors import ModelError
 from autopar.program import Program, Signature
 
-__all__ = ["Arguments", "Leaf", "arguments", "call_template", "parameter_names", "result", "single_output", "structure"]
+__all__ = [
+    "Arguments",
+    "Leaf",
+    "arguments",
+    "call_template",
+    "forwarded",
+    "parameter_names",
+    "result",
+    "single_output",
+    "structure",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,17 @@ def call_template(signature: Signature) -> tuple[tuple[Any, ...], dict[str, Any]
 def parameter_names(program: Program) -> list[str]:
     """Names of the user's forward parameters, without ``self``."""
     return [parameter.name for parameter in _parameters(program)]
+
+
+def forwarded(program: Program) -> list[str]:
+    """The user's forward parameters as they are handed on: ``x, *rest, mask=mask``."""
+    texts = []
+    for parameter in _parameters(program):
+        name = parameter.name
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else stars
+        texts.append(f"{name}={name}" if parameter.kind is parameter.KEYWORD_ONLY else f"{stars}{name}")
+    return texts
 
 
 def arguments(program: Program, write: Writer) -> Arguments:
