@@ -21,6 +21,7 @@ __all__ = [
     "PassError",
     "PipelineError",
     "PlanError",
+    "RankLostError",
     "RankMismatchError",
     "RuntimeStateError",
     "UnknownNameError",
@@ -111,6 +112,10 @@ class LaunchError(AutoparError):
     """The launch environment, the process group or a device is not as it must be (exit code 4)."""
 
     exit_code = 4
+
+
+class RankLostError(LaunchError):
+    """Other ranks did not come: they died, were too slow, had fewer batches, or sent something else."""
 
 
 class RankMismatchError(AutoparError):

@@ -10,17 +10,32 @@ from collections.abc import Sequence
 import rich_click as click
 
 from autopar.cli.click_version import set_click_version
-from autopar.cli.doctor import doctor
-from autopar.cli.explain import explain
-from autopar.cli.launch import run
-from autopar.cli.passes import passes
+from autopar.cli.lazy import LazyCommand
 from autopar.cli.terminal import say_error
-from autopar.cli.transform import transform
-from autopar.cli.view import view
 from autopar.errors import AutoparError
 
 __all__ = ["cli", "main"]
 
+_COMMANDS = (
+    LazyCommand(
+        "transform", "autopar.cli.transform", "Write the data-parallel form of a model: Python, plan and pictures."
+    ),
+    LazyCommand(
+        "run", "autopar.cli.launch", "Run a script, its DataParallel or DistributedDataParallel replaced by autopar's."
+    ),
+    LazyCommand("view", "autopar.cli.view", "Show a program: of a model file, or of what transform wrote."),
+    LazyCommand(
+        "explain",
+        "autopar.cli.explain",
+        "Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it.",
+    ),
+    LazyCommand("passes", "autopar.cli.passes", "List passes and pipelines, or say all about one pass."),
+    LazyCommand(
+        "doctor",
+        "autopar.cli.doctor",
+        'Report torch, backends, devices, launch environment, and what "auto" would pick.',
+    ),
+)
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells say it
 
 
@@ -47,7 +62,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (transform, run, view, explain, passes, doctor):
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

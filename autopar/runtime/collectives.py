@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from autopar.errors import LaunchError
+from autopar.errors import RankLostError
 from autopar.runtime.group import Group
 
 __all__ = ["Collectives", "TorchCollectives", "Work", "reporting"]
@@ -107,7 +107,7 @@ def reporting(group: Group, label: str) -> Iterator[None]:
     """Turns what a backend raises within the block into an error that says what was being sent.
 
     Raises:
-        LaunchError: naming this rank and ``label``.
+        RankLostError: naming this rank and ``label``.
     """
     try:
         yield
@@ -115,8 +115,8 @@ def reporting(group: Group, label: str) -> Iterator[None]:
         raise _failed(group, label, error) from error
 
 
-def _failed(group: Group, label: str, error: RuntimeError) -> LaunchError:
-    return LaunchError(
+def _failed(group: Group, label: str, error: RuntimeError) -> RankLostError:
+    return RankLostError(
         f"Rank {group.rank} of {group.world_size} lost the others at {label}: {_plain_text(error)}.",
         why="Another rank ran out of batches, died, was too slow, or sent something else.",
         mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "

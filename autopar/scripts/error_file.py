@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
-from autopar.errors import AutoparError
+from autopar.errors import AutoparError, RankLostError
 
 __all__ = ["ErrorFile", "has_lost_a_rank", "place_of", "what_of"]
 
@@ -69,7 +69,10 @@ def place_of(error: BaseException) -> str:
 
 def has_lost_a_rank(error: BaseException) -> bool:
     """Whether an exception only says that another rank is gone, which has the real one."""
-    return any(isinstance(one, RuntimeError) and _LOSS.search(str(one)) for one in _chain(error))
+    return any(
+        isinstance(one, RankLostError) or (isinstance(one, RuntimeError) and _LOSS.search(str(one)))
+        for one in _chain(error)
+    )
 
 
 def what_of(error: BaseException) -> str:

@@ -54,7 +54,7 @@ class Work:
         """Returns when the result is there.
 
         Raises:
-            LaunchError: a rank died, left, or did not come in time.
+            RankLostError: a rank died, left, or did not come in time.
             RankMismatchError: the ranks started different operations; raised alike on all.
         """
         self._communicator.finish(self._sequence, self._label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopar.errors import LaunchError, RankMismatchError
+from autopar.errors import RankLostError, RankMismatchError
 from autopar.shm.layout import ELEMENT_TYPES, MOVED_TYPES, Control, Descriptor, Kind, Operator
 
 __all__ = ["describe", "lost", "mismatch"]
@@ -11,7 +11,7 @@ _DTYPE_NAMES = {number: str(dtype).removeprefix("torch.") for dtype, number in {
 _REDUCING = (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER)
 
 
-def lost(rank: int, size: int, label: str, reason: str) -> LaunchError:
+def lost(rank: int, size: int, label: str, reason: str) -> RankLostError:
     """This rank cannot go on, because others do not come.
 
     Args:
@@ -20,10 +20,11 @@ def lost(rank: int, size: int, label: str, reason: str) -> LaunchError:
         label: what was being sent.
         reason: who is missing, as a clause.
     """
-    return LaunchError(
+    return RankLostError(
         f"Rank {rank} of {size} lost the others at {label or 'a collective'}: {reason}.",
-        why="Another rank died, was too slow, or sent something else.",
-        mend="Look at the first error that any rank printed; `timeout=` sets how long a rank waits.",
+        why="Another rank ran out of batches, died, was too slow, or sent something else.",
+        mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "
+        "`drop_last`); `timeout=` sets how long a rank waits.",
     )
 
 

@@ -4,8 +4,9 @@
     torch.distributed.init_process_group("autopar_shm")
 
 All-reduce, broadcast, all-gather, reduce-scatter and barrier of dense CPU tensors go through shared
-memory; everything else (send, all-to-all, sparse tensors, bitwise reductions) through a gloo group
-that it holds. Where the ranks cannot share memory, everything goes through gloo, and rank 0 says so.
+memory, called as such or as functional collectives; everything else (send, all-to-all, sparse
+tensors, bitwise reductions) through a gloo group that it holds. Where the ranks cannot share memory,
+everything goes through gloo, and rank 0 says so.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class SharedMemoryGroup(_ProcessGroup):
             return self._gloo.allreduce(tensors, opts)
         return self._start(lambda shared: shared.all_reduce(tensors[0], op), tensors)
 
+    def allreduce_coalesced(self, tensors: list[torch.Tensor], opts: Any) -> Any:
+        """Combines several tensors, each over all ranks (what a functional all-reduce calls)."""
+        return _GroupWork([self.allreduce([tensor], opts) for tensor in tensors], tensors)
+
     def broadcast(self, tensors: list[torch.Tensor], opts: Any) -> Any:
         """Copies one rank's tensor to all others."""
         if not self._carries(tensors[0]):
@@ -86,7 +91,13 @@ class SharedMemoryGroup(_ProcessGroup):
         parts = list(output.view(-1).chunk(self.size())) if output.numel() else [output] * self.size()
         return self._start(lambda shared: shared.all_gather(parts, input), [output])
 
-    _allgather_base = all_gather_single  # the same up to torch 2.12
+    def all_gather_single_coalesced(self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any) -> Any:
+        """The same for several tensors (what a functional all-gather calls)."""
+        pairs = zip(outputs, inputs, strict=True)
+        return _GroupWork([self.all_gather_single(output, input, opts) for output, input in pairs], outputs)
+
+    _allgather_base = all_gather_single  # the same two up to torch 2.12
+    allgather_into_tensor_coalesced = all_gather_single_coalesced
 
     def reduce_scatter(self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any) -> Any:
         """Combines the ranks' lists of tensors, of which each rank gets one."""
@@ -105,7 +116,15 @@ class SharedMemoryGroup(_ProcessGroup):
         parts = list(input.reshape(-1).chunk(self.size()))
         return self._start(lambda shared: shared.reduce_scatter(output, parts, op), [output])
 
-    _reduce_scatter_base = reduce_scatter_single  # the same up to torch 2.12
+    def reduce_scatter_single_coalesced(
+        self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any
+    ) -> Any:
+        """The same for several tensors (what a functional reduce-scatter calls)."""
+        pairs = zip(outputs, inputs, strict=True)
+        return _GroupWork([self.reduce_scatter_single(output, input, opts) for output, input in pairs], outputs)
+
+    _reduce_scatter_base = reduce_scatter_single  # the same two up to torch 2.12
+    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
     def barrier(self, opts: Any) -> Any:
         """Waits until all ranks have come here."""
@@ -130,22 +149,28 @@ class SharedMemoryGroup(_ProcessGroup):
     def _start(self, collective: Callable[[Communicator], Work], result: Sequence[torch.Tensor]) -> _GroupWork:
         assert self.communicator is not None
         with _raising():
-            return _GroupWork(collective(self.communicator), list(result))
+            return _GroupWork([collective(self.communicator)], result)
 
 
 class _GroupWork(compat.GroupWork):
-    """A collective on its way, as torch.distributed sees it."""
+    """Collectives on their way, as torch.distributed sees them.
 
-    def __init__(self, work: Work, result: list[torch.Tensor]) -> None:
+    Args:
+        parts: what is to be waited for, in order.
+        result: the tensors that are received.
+    """
+
+    def __init__(self, parts: Sequence[Any], result: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        self._work, self._result = work, result
+        self._parts, self._result = parts, list(result)
         self._done = False
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Returns when the result is there; the group's own timeout holds."""
         if not self._done:
             with _raising():
-                self._work.wait()
+                for part in self._parts:
+                    part.wait()
             self._done = True
         return True
 

@@ -14,6 +14,7 @@ import pytest
 
 from autopar.cli import main as module
 from autopar.cli.click_version import set_click_version
+from autopar.cli.lazy import LazyCommand
 from autopar.cli.main import cli
 from autopar.errors import CheckFailedError
 from autopar.view.graph_json import write_document
@@ -39,6 +40,16 @@ def test_click_is_told_its_own_version() -> None:
     """The one that is installed."""
     set_click_version()
     assert vars(click)["__version__"] == version("click")
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_summaries_are_those_of_the_commands(name: str) -> None:
+    """What help lists is kept beside the name, so that listing imports no command."""
+    listed = cli.commands[name]
+    assert isinstance(listed, LazyCommand)
+    command = listed.load()
+    assert command.name == name
+    assert str(command.help).partition("\n\n")[0].replace("\n", " ") == listed.help
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
