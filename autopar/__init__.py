@@ -28,6 +28,7 @@ _HOMES = {
     "shard": "autopar.api",
     "trace": "autopar.api",
     "unparallelize": "autopar.api",
+    "verify": "autopar.verification",
 }
 _MODULES = ("errors", "nn", "ops", "strategies")
 
@@ -49,6 +50,7 @@ __all__ = [
     "strategies",
     "trace",
     "unparallelize",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from autopar.passes.registry import register_pass
     from autopar.program import Program, Remark
     from autopar.strategies import DDP, DataParallel, register_strategy
+    from autopar.verification import verify
 
 
 def __getattr__(name: str) -> Any:

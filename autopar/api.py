@@ -108,7 +108,7 @@ def parallelize(
         if reason:
             _say(f"strategy {chosen.name!r}: {reason}")
         if example_inputs is not None:
-            args, kwargs = _call(example_inputs)
+            args, kwargs = as_call(example_inputs)
             attachment.compile(args, kwargs)
     except BaseException:
         detach(model)
@@ -153,7 +153,8 @@ def shard(loader: DataLoader[Any]) -> DataLoader[Any]:
     return ShardedLoader.of(loader)
 
 
-def _call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a sample call: a tensor, a tuple of the former, or a dict of the latter."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):

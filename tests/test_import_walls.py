@@ -35,13 +35,14 @@ MAY_IMPORT = {
     "view": {"errors", "program"},
 }  # fmt: skip
 MAY_NOT_IMPORT = {
-    "strategies": {"api", "cli", "emit", "view", "capture", "passes"},
-    "compilation": {"api", "cli", "emit", "view", "runtime"},
-    "runtime": {"api", "attach", "cli", "emit", "view"},
-    "attach": {"api", "cli", "emit", "view"},
-    "emit": {"api", "cli", "view"},
-    "nn": {"cli", "emit", "view"},
-    "api": {"cli", "emit", "view"},
+    "strategies": {"api", "cli", "emit", "verification", "view", "capture", "passes"},
+    "compilation": {"api", "cli", "emit", "verification", "view", "runtime"},
+    "runtime": {"api", "attach", "cli", "emit", "verification", "view"},
+    "attach": {"api", "cli", "emit", "verification", "view"},
+    "emit": {"api", "cli", "verification", "view"},
+    "nn": {"cli", "emit", "verification", "view"},
+    "api": {"cli", "emit", "verification", "view"},
+    "verification": {"cli", "view"},
 }
 WITHOUT_TORCH = {"errors", "plugins", "partitioner", "view"}
 WITHOUT_NETWORK = {*MAY_IMPORT, "compilation", "emit"} - {"shm"}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autopar.scripts.candidates import FoundModel
     from autopar.strategies.base import Strategy
 
-__all__ = ["Compiled", "Request", "compile_script"]
+__all__ = ["Compiled", "Request", "compile_script", "resolve_request"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,7 @@ def compile_script(request: Request) -> Compiled:
     from autopar.scripts.example_inputs import find_inputs
 
     # All that needs no model comes first, so that a typing mistake costs no capture.
-    plan = _read_plan(request.plan) if request.plan else None
-    strategy = _strategy(request, plan)
-    _check_names(request.pipeline or strategy.pipeline(), request)
+    strategy, plan = resolve_request(request)
     with contextlib.redirect_stdout(sys.stderr):
         found = find_model(request.spec, request.model)
         device_of(found.model)  # what cannot be parallel cannot be captured either: say so before it fails
@@ -106,6 +104,18 @@ def compile_script(request: Request) -> Compiled:
                 mend="Give inputs that fit with --input SHAPE[:DTYPE], or a function example_inputs() in the file.",
             ) from error
     return Compiled(compilation, found, strategy)
+
+
+def resolve_request(request: Request) -> tuple[Strategy, Plan | None]:
+    """The strategy and the plan that a request names, and a check of its pipeline; no model is needed for that.
+
+    Raises:
+        UsageError: an unknown name, an option that cannot be, or a plan that cannot be read.
+    """
+    plan = _read_plan(request.plan) if request.plan else None
+    strategy = _strategy(request, plan)
+    _check_names(request.pipeline or strategy.pipeline(), request)
+    return strategy, plan
 
 
 def _read_plan(path: str) -> Plan:

@@ -23,6 +23,11 @@ _COMMANDS = (
     LazyCommand(
         "run", "autopar.cli.launch", "Run a script, its DataParallel or DistributedDataParallel replaced by autopar's."
     ),
+    LazyCommand(
+        "verify",
+        "autopar.cli.verify",
+        "Train a model plainly and in parallel, and compare after every step; exit code 1 where they differ.",
+    ),
     LazyCommand("view", "autopar.cli.view", "Show a program: of a model file, or of what transform wrote."),
     LazyCommand(
         "explain",
