@@ -5,12 +5,14 @@ Checked on torch 2.13.0 (CPU). Written for 2.11 to 2.13. When a name moves, mend
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch._ops import OpOverload
 from torch.overrides import _pop_mode_temporarily
@@ -25,6 +27,7 @@ __all__ = [
     "all_gather_single",
     "ambient_modes",
     "before_custom_functions",
+    "checkpoint_patch",
     "gloo_backend",
     "group_timeout",
     "hands_gradient_to_caller",
@@ -251,6 +254,39 @@ def before_custom_functions(callback: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         module._is_setup_context_defined = original
+
+
+_CHECKPOINT_DEFAULTS = {
+    "preserve_rng_state": True,
+    "context_fn": torch.utils.checkpoint.noop_context_fn,
+    "determinism_check": "default",
+    "debug": False,
+    "early_stop": True,
+}
+
+
+def checkpoint_patch(around: Callable[[dict[str, Any], AbstractContextManager[Any]], Any]) -> tuple[Any, str, Any]:
+    """Owner, name and value that put ``around`` about the function of every non-reentrant checkpoint.
+
+    ``checkpoint`` runs its function between the two halves of a generator, which it looks up in its
+    module at every call (2.13).
+
+    Args:
+        around: given the settings that are not the defaults, and the checkpoint's own context, the
+            context to run in instead.
+    """
+    module, name = torch.utils.checkpoint, "_checkpoint_without_reentrant_generator"
+    original = getattr(module, name)
+    signature = inspect.signature(original)
+
+    def generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+        bound = signature.bind(*args, **kwargs)
+        given = {name: value for name, value in bound.arguments.items() if name not in ("fn", "args", "kwargs")}
+        settings = {name: value for name, value in given.items() if value != _CHECKPOINT_DEFAULTS.get(name)}
+        with around(settings, contextmanager(original)(*args, **kwargs)):
+            yield
+
+    return module, name, generator
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from autopar.passes.base import Pass, PassContext
 from autopar.passes.pipeline import build, parse, render
 from autopar.passes.runner import PassRecord, run_pipeline
 from autopar.program import Program, Remark
+from autopar.regions import outlined
 from autopar.strategies.base import Strategy
 
 __all__ = ["Compilation", "compile_program"]
@@ -27,7 +28,7 @@ class Compilation:
     Attributes:
         before: the program as it was captured.
         program: the transformed program, parameters read by name: what is printed and drawn.
-        lowered: the same with parameters as arguments: what runs.
+        lowered: the same with parameters as arguments and regions as calls: what runs.
         records: what each pass did.
     """
 
@@ -99,9 +100,9 @@ def compile_program(
     stop_early = stop_after if stop_after not in [one.name for one in passes[cut:]] else None
     program, records = run_pipeline(program, passes[:cut], ctx, stop_after=stop_early, after=after)
     if stop_early is not None or cut == len(passes):
-        return Compilation(before=before, program=program, lowered=program, records=records)
+        return Compilation(before=before, program=program, lowered=outlined(program), records=records)
     lowered, more = run_pipeline(program.snapshot(), passes[cut:], ctx, stop_after=stop_after, after=after)
-    return Compilation(before=before, program=program, lowered=lowered, records=[*records, *more])
+    return Compilation(before=before, program=program, lowered=outlined(lowered), records=[*records, *more])
 
 
 def require_trainable(model: nn.Module) -> None:

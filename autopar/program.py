@@ -21,7 +21,7 @@ from autopar.guards import Guards
 from autopar.partitioner.plan import Plan
 from autopar.structure import Structure
 
-__all__ = ["NodeInfo", "Program", "Remark", "Signature", "SourceLine", "annotate", "info"]
+__all__ = ["NodeInfo", "Program", "Region", "Remark", "Signature", "SourceLine", "annotate", "info"]
 
 _KEY = "autopar"
 
@@ -53,6 +53,7 @@ class NodeInfo:
         bucket: index of the gradient bucket, for synchronisation nodes and parameter reads.
         replica: number of replicas the node runs in; None where the program is not replicated.
         opaque: whether the node runs eager code that the compiler does not see into.
+        region: the region that the node is part of, see ``Program.regions``; ``""`` for none.
         created_by: the pass that made the node, or ``"capture"``.
     """
 
@@ -67,7 +68,23 @@ class NodeInfo:
     bucket: int | None = None
     replica: int | None = None
     opaque: bool = False
+    region: str = ""
     created_by: str = "capture"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Operations whose results backward computes again: activation checkpointing (Chen et al., 2016).
+
+    Attributes:
+        settings: of ``torch.utils.checkpoint.checkpoint``.
+        module_path: the module that made the checkpoint.
+        source: the line where it did.
+    """
+
+    settings: Mapping[str, Any]
+    module_path: str = ""
+    source: SourceLine | None = None
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(NodeInfo))
@@ -178,6 +195,7 @@ class Program:
         settle: changes the model's attributes as its first forward does, such as filling in what was
             None; the graph is that of later forwards. None where a first forward changes nothing.
         guards: on which sizes and values of its inputs the graph rests.
+        regions: by name; which nodes they hold is in the annotations of these (``NodeInfo.region``).
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
         ready_order: trainable parameters in the order in which their gradients become ready.
@@ -194,6 +212,7 @@ class Program:
     attributes: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     settle: Callable[[], None] | None = None
     guards: Guards = field(default_factory=Guards)
+    regions: Mapping[str, Region] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
     ready_order: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from autopar import compat
 from autopar.capture.call import Call, fresh
 from autopar.capture.state import Delta, ModelState, RandomStreams
 from autopar.program import Program
+from autopar.regions import outlined
 from autopar.structure import take_apart
 
 __all__ = ["SEEDS", "Step", "compare", "eager_step", "one_step", "program_step"]
@@ -78,9 +79,10 @@ def program_step(
     program: Program, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True
 ) -> Step:
     """The same step of a captured program."""
+    run = outlined(program).graph_module.forward
 
     def forward(inputs: Sequence[torch.Tensor]) -> Any:
-        return program.signature.unflatten(program.graph_module.forward(*inputs))
+        return program.signature.unflatten(run(*inputs))
 
     return one_step(program.model, call, state, forward, seed=seed, backward=backward)
 

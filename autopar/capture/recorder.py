@@ -28,7 +28,7 @@ from autopar.capture.sizes import Size, SizeNotes
 from autopar.capture.source import calling_line, forward_line
 from autopar.capture.values import ValueQuestion, is_never_true, question
 from autopar.guards import Condition, Dim, Expression
-from autopar.program import NodeInfo, SourceLine
+from autopar.program import NodeInfo, Region, SourceLine
 
 __all__ = ["DRAWS", "Frame", "Recorder", "Refusal", "Rules", "UnknownTensorError", "python_streams"]
 
@@ -126,6 +126,7 @@ class Recorder(TorchFunctionMode):
         changed: by identity of a module, the attributes that it changes as an opaque call.
         called: identities of the modules that were called, the root among them.
         unsettled: whether a module was refused because the run changed its state.
+        regions: the checkpoints that the run made, by name.
     """
 
     def __init__(
@@ -139,6 +140,8 @@ class Recorder(TorchFunctionMode):
         self.changed: dict[int, set[str]] = {}
         self.called: set[int] = {id(model)}
         self.unsettled = False
+        self.regions: dict[str, Region] = {}
+        self._region = ""
         self.paths = {id(module): path for path, module in model.named_modules()}
         self._thread = threading.get_ident()
         self._paused = 0
@@ -246,8 +249,21 @@ class Recorder(TorchFunctionMode):
     def node(self, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], **noted: Any) -> fx.Node:
         """A new node of the module that is running."""
         node = self.graph.create_node(op, target, args, dict(kwargs))
-        node.meta["autopar"] = NodeInfo(**{"module_path": self.frames[-1].path, "source": calling_line(), **noted})
+        place = {"module_path": self.frames[-1].path, "source": calling_line(), "region": self._region}
+        node.meta["autopar"] = NodeInfo(**place | noted)
         return node
+
+    @contextmanager
+    def region(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """What is recorded within this block is a region of its own (see ``Program.regions``)."""
+        if self._region:
+            self.refuse("it makes a checkpoint inside another")
+        before, self._region = self._region, f"checkpoint_{len(self.regions) + 1}"
+        self.regions[self._region] = Region(settings, self.frames[-1].path, calling_line())
+        try:
+            yield
+        finally:
+            self._region = before
 
     def record_function(self, cls: type[torch.autograd.Function], args: Any, kwargs: Any, result: Any) -> None:
         """Adds a node for a custom autograd function that was applied."""

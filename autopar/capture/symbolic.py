@@ -26,7 +26,7 @@ from autopar.capture.state import ModelState
 from autopar.capture.values import questionnaire
 from autopar.capture.watch import Patches, watching
 from autopar.guards import Condition, Dim, Expression, Guards, shapes_of
-from autopar.program import Program, Remark, Signature
+from autopar.program import Program, Remark, Signature, info
 from autopar.structure import Structure, take_apart
 
 __all__ = ["Recording", "reason_to_keep_whole"]
@@ -173,11 +173,15 @@ class _Result:
                 (recorder.paths[id(module)], name): value for (module, name), value in self.root.attributes.items()
             },
             guards=guards,
+            regions={name: made for name, made in recorder.regions.items() if name in self._regions()},
             remarks=[
                 *(_remark(path, refusal) for path, refusal in recorder.refusals.items() if self._calls(path)),
                 *_rests_on(guards, names),
             ],
         )
+
+    def _regions(self) -> set[str]:
+        return {info(node).region for node in self.recorder.graph.nodes}
 
     def _calls(self, path: str) -> bool:
         return any(node.op == "call_module" and node.target == path for node in self.recorder.graph.nodes)

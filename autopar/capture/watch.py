@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -30,8 +30,8 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
     - Calls of modules go through ``call``.
     - Reads of ``module.training`` are noted, since the graph is exact for that mode only, and so are
       reads of other attributes that hold plain values, which the graph bakes in.
-    - A custom ``autograd.Function`` becomes one operation; saved-tensor hooks (checkpointing) refuse
-      the module that uses them.
+    - A custom ``autograd.Function`` becomes one operation; saved-tensor hooks refuse the module that
+      uses them, but for those of a checkpoint, whose operations become a region.
     - Printing and writing files refuse the module that does it: it does so in every step.
     - ``range`` over a size is noted: it takes any integer without asking for its value.
 
@@ -73,7 +73,7 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
 
     def enter(hooks: torch.autograd.graph.saved_tensors_hooks) -> None:
         if recorder.active:
-            recorder.refuse("it uses saved-tensor hooks (activation checkpointing)")
+            recorder.refuse("it uses saved-tensor hooks")
         original_enter(hooks)
 
     def refuse_function() -> None:
@@ -92,6 +92,20 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
 
         return run
 
+    @contextmanager
+    def checkpointed(settings: dict[str, Any], own: AbstractContextManager[None]) -> Iterator[None]:
+        if not recorder.active or not torch.is_grad_enabled():
+            with own:
+                yield
+            return
+        if "context_fn" in settings:
+            recorder.refuse("it makes a checkpoint with contexts of its own")
+        with ExitStack() as stack:
+            with recorder.paused():
+                stack.enter_context(own)
+            with recorder.region(settings):
+                yield
+
     original_apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
     original_enter = torch.autograd.graph.saved_tensors_hooks.__enter__
     callers = {base for module in recorder.model.modules() for base in type(module).__mro__ if "__call__" in vars(base)}
@@ -103,6 +117,7 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
             (torch.autograd.Function, "apply", classmethod(apply)),
             (torch.autograd.graph.saved_tensors_hooks, "__enter__", enter),
             (builtins, "range", _Range),
+            compat.checkpoint_patch(checkpointed),
         ]
     )
     with patches, compat.before_custom_functions(refuse_function), watching_effects(refuse_effect):

@@ -14,12 +14,14 @@ from autopar.emit.imports import Imports
 from autopar.emit.layout import Expr, assign, call, condition, raising, render
 from autopar.emit.names import Scope
 from autopar.emit.operations import Operations
+from autopar.emit.regions import regions_of
 from autopar.emit.replica import replica_graph
 from autopar.emit.signature import Arguments, arguments, forwarded, parameter_names, result, single_output
 from autopar.emit.targets import callable_name
 from autopar.emit.variables import Variables, lay_out
 from autopar.guards import Guards
 from autopar.program import Program
+from autopar.regions import outlined
 from autopar.structure import take_apart
 
 __all__ = ["Function", "emit_forward", "write_forward"]
@@ -74,6 +76,7 @@ def write_forward(
         model_file: the user's file; functions that it defines are taken from it.
         defined: names that the printed file defines itself, which no import may take.
     """
+    program = outlined(program)
     # Twice: the first round finds out which imports there are, so that no variable hides one.
     imports = Imports({*parameter_names(program), *defined})
     _write(program, docstring, model_file, imports, frozenset())
@@ -132,8 +135,13 @@ def _write(
         special[nested.target] = nested.as_module(imports)
         before = [*nested.lines(imports, name_of, taken), "", ""]
     self_name = "self_" if "self" in parameter_names(program) else "self"
+    regions = regions_of(program.graph_module, program.model, program.plan)
+    for region in regions:
+        special[region.target] = region.as_function(imports, self_name)
+        before += [*region.lines(imports, name_of, taken), "", ""]
     layout = lay_out(program.graph, program.model, special)
-    scope = Scope({self_name, "whole", *((nested.name,) if nested else ()), *taken})
+    functions = {region.target for region in regions} | ({nested.name} if nested else set())
+    scope = Scope({self_name, "whole", *functions, *taken})
     variables = Variables(layout, scope)
     operations = Operations(program.model, imports, variables.names, name_of, self_name=self_name, special=special)
     if program.signature.out_spec is None:

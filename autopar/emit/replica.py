@@ -13,10 +13,12 @@ from autopar.emit.imports import Imports
 from autopar.emit.layout import Expr, call, collection, render
 from autopar.emit.names import Scope, quoted
 from autopar.emit.operations import Operations
+from autopar.emit.regions import regions_of
 from autopar.emit.script import ReplicaFunction
 from autopar.emit.signature import parameter_names
 from autopar.emit.variables import Variables, lay_out
 from autopar.program import Program
+from autopar.regions import region_modules
 
 __all__ = ["Replica", "replica_graph"]
 
@@ -48,8 +50,10 @@ class Replica:
     @property
     def children(self) -> tuple[str, ...]:
         """Children of the user's model that the replica calls or reads."""
-        used = [n for n in self.module.graph.nodes if n.op in ("call_module", "get_attr")]
-        return tuple(dict.fromkeys(str(node.target).partition(".")[0] for node in used))
+        regions = region_modules(self.module)
+        graphs = [self.module.graph, *(region.graph for region in regions.values())]
+        used = [node for graph in graphs for node in graph.nodes if node.op in ("call_module", "get_attr")]
+        return tuple(dict.fromkeys(str(n.target).partition(".")[0] for n in used if n.target not in regions))
 
     def as_module(self, imports: Imports) -> Expr:
         """The expression that makes a module of the printed function."""
@@ -62,14 +66,18 @@ class Replica:
         """The printed function, ``def replica(self, ...)``."""
         graph, model = self.module.graph, self.program.model
         root: nn.Module = ReplicaFunction(_nothing, model, self.children)
-        layout = lay_out(graph, root)
-        scope = Scope({"self", *taken})
+        regions = regions_of(self.module, root, self.program.plan)
+        special = {region.target: region.as_function(imports, "self") for region in regions}
+        layout = lay_out(graph, root, special)
+        scope = Scope({"self", *special, *taken})
         variables = Variables(layout, scope)
-        operations = Operations(root, imports, variables.names, name_of)
+        operations = Operations(root, imports, variables.names, name_of, special=special)
         for node in graph.find_nodes(op="placeholder"):
             variables.names[node] = scope.bind(node.name.rstrip("_") or node.name, -1, variables.last_use(node))
         (output,) = graph.find_nodes(op="output")
+        functions = [line for region in regions for line in (*region.lines(imports, name_of, taken), "", "")]
         return [
+            *functions,
             *render(call(f"def {self.name}", ["self", *variables.names.values()]), after=":"),
             f'{_INDENT}"""What each replica computes, on its part of the batch."""',
             *Body(layout, variables, operations, model, self.program.plan).lines(),
@@ -79,9 +87,10 @@ class Replica:
 
 def replica_graph(program: Program) -> Replica | None:
     """The nested graph of a replicated program, if it has one."""
+    regions = region_modules(program.graph_module)
     for node in program.find("get_attr"):
         value = getattr(program.graph_module, str(node.target), None)
-        if isinstance(value, fx.GraphModule):
+        if isinstance(value, fx.GraphModule) and node.target not in regions:
             return Replica(str(node.target), value, program)
     return None
 

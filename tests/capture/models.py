@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -126,6 +127,22 @@ def checkpointed(self: Part, x: torch.Tensor) -> torch.Tensor:
     return checkpoint(self.fc, x, use_reentrant=False)
 
 
+def checkpointed_in_checkpoint(self: Part, x: torch.Tensor) -> torch.Tensor:
+    """One checkpoint inside another."""
+    return checkpoint(lambda x: checkpoint(self.fc, x, use_reentrant=False) + 1, x, use_reentrant=False)
+
+
+def checkpointed_selectively(self: Part, x: torch.Tensor) -> torch.Tensor:
+    """A checkpoint with contexts of its own."""
+    return checkpoint(self.fc, x, use_reentrant=False, context_fn=lambda: (nullcontext(), nullcontext()))
+
+
+def packed(self: Part, x: torch.Tensor) -> torch.Tensor:
+    """Saved-tensor hooks of the user's own."""
+    with torch.autograd.graph.save_on_cpu():
+        return self.fc(x)
+
+
 def checkpointed_reentrantly(self: Part, x: torch.Tensor) -> torch.Tensor:
     """Checkpointing by a backward within backward."""
     return checkpoint(self.fc, x, use_reentrant=True)
@@ -223,7 +240,9 @@ REFUSED = {
     branches_on_values: "control flow depends on a tensor",
     in_autocast: "changes how operations run",
     bound_custom_function: "custom autograd function",
-    checkpointed: "saved-tensor hooks",
+    packed: "saved-tensor hooks",
+    checkpointed_in_checkpoint: "a checkpoint inside another",
+    checkpointed_selectively: "a checkpoint with contexts of its own",
     checkpointed_reentrantly: "custom autograd function",
     writes_buffer: "writes to 'middle.total' in place",
     writes_buffer_through_view: "writes to 'middle.total' in place",
@@ -241,7 +260,7 @@ REFUSED = {
 }
 """What a region may not do, with a part of the reason that is given."""
 
-OPENED = (without_gradients, custom_function, computes_outside, needs_size)
+OPENED = (without_gradients, custom_function, computes_outside, needs_size, checkpointed)
 """What looks as if it could not be a graph, and can."""
 
 

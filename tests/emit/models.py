@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Pair(NamedTuple):
@@ -270,6 +271,28 @@ def x(*shape: int) -> Tensor:
     return torch.randn(shape or (3, 4), generator=torch.Generator().manual_seed(0))
 
 
+class Checkpointed(nn.Module):
+    """Layers that backward computes again, one of them opaque; the variable is taken anew in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(2))
+        self.hooked = nn.Linear(4, 4)
+        self.hooked.register_forward_hook(look)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = x.mean()
+        for layer in self.layers:
+            x = checkpoint(lambda h, layer=layer, shift=shift: torch.relu(layer(h)) + shift, x, use_reentrant=False)
+            shift = shift * 2
+        x = checkpoint(self.twice, x, use_reentrant=False, preserve_rng_state=False)
+        return x * shift
+
+    def twice(self, x: Tensor) -> Tensor:
+        y = torch.sin(self.hooked(x))
+        return y * y
+
+
 CASES: dict[str, tuple[type[nn.Module], tuple[Any, ...], dict[str, Any]]] = {
     "branches": (Branches, (x(4, 4),), {}),
     "tuple-output": (TupleOutput, (x(),), {}),
@@ -281,6 +304,7 @@ CASES: dict[str, tuple[type[nn.Module], tuple[Any, ...], dict[str, Any]]] = {
     "opaque-part": (WithOpaque, (x(),), {}),
     "unusual-names": (UnusualNames, (x(),), {}),
     "calls": (Calls, (x(),), {}),
+    "checkpointed": (Checkpointed, (x(),), {}),
     "in-place": (InPlace, (x(),), {}),
     "stars": (Stars, (x(), x()), {"factor": x(4)}),
     "opaque-root": (OpaqueRoot, (x(),), {}),

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from autopar import compat
 from autopar.emit import emit_forward
+from autopar.regions import outlined
+from autopar.strategies import DataParallel
 from tests.emit import models
 from tests.emit.compiled import assert_equal, compiled, printed, step
 
@@ -36,6 +39,22 @@ def test_printed_file_names_no_temporary_none(case: str) -> None:
     body = text.partition("def forward(")[2].partition("def build(")[0]
     assert "= None\n" not in body.replace("=None", "")
     assert all(len(line) <= 100 for line in body.splitlines())
+
+
+def test_printed_replicas_recompute_as_the_program_does() -> None:
+    """Checkpoints are functions that the printed replica calls."""
+    torch.manual_seed(0)
+    model, strategy = models.Checkpointed(), DataParallel(replicas=2, gather="torch")
+    compilation = compiled(model, (models.x(6, 4),), strategy=strategy)
+    text, namespace = printed(compilation, FILE, "Checkpointed")
+    assert text.index("def checkpoint_1(") < text.index("def replica(") < text.index("def forward(")
+
+    def in_memory(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        program = compiled(model, (x,), strategy=strategy).program
+        return program.signature.unflatten(outlined(program).graph_module(x))
+
+    inputs = (models.x(6, 4),)
+    assert_equal(step(model, namespace["forward"], inputs, {}), step(model, in_memory, inputs, {}))
 
 
 def test_forward_can_be_printed_at_every_stage() -> None:

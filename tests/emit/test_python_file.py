@@ -33,9 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = emit_python(compilation, source=source, folder=out, plan_file=f"{case}.json")
         (out / f"{case.replace('-', '_')}.py").write_text(text)
         (out / f"{case}.json").write_text(compilation.plan.to_json())
-    replicated = compiled(models.Nested(), (models.x(4, 2, 5, 5),), strategy=DataParallel(replicas=2))
-    text = emit_python(replicated, source=Source(home / "models.py", "Nested"), folder=out, plan_file=None)
-    (out / "replicated.py").write_text(text)
+    for cls, inputs in ((models.Nested, models.x(4, 2, 5, 5)), (models.Checkpointed, models.x(6, 4))):
+        replicated = compiled(cls(), (inputs,), strategy=DataParallel(replicas=2, gather="torch"))
+        text = emit_python(replicated, source=Source(home / "models.py", cls.__name__), folder=out, plan_file=None)
+        (out / f"replicated_{cls.__name__.lower()}.py").write_text(text)
     return out
 
 
@@ -87,7 +88,7 @@ def test_a_moved_model_is_said(folder: Path, tmp_path: Path) -> None:
     assert "change MODEL_FILE in the printed file" in run.stderr
 
 
-@pytest.mark.parametrize("case", ["stack", "opaque_part", "replicated"])
+@pytest.mark.parametrize("case", ["stack", "opaque_part", "replicated_nested", "replicated_checkpointed"])
 def test_trains_in_one_process(folder: Path, case: str) -> None:
     """Plain ``python transformed.py``: five lines with step, loss and step time."""
     run = subprocess.run(

@@ -68,7 +68,8 @@ def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]
         sync = program.graph.call_function(ops.sync_gradients, tuple(sources), {"bucket": bucket.index})
         sync.meta["autopar"] = NodeInfo(bucket=bucket.index, param_bytes=bucket.nbytes, nbytes=bucket.nbytes)
         for index, nodes in enumerate(members):
-            synced = program.graph.call_function(operator.getitem, (sync, index))
+            name = nodes[0].name
+            synced = program.graph.create_node("call_function", operator.getitem, (sync, index), name=name)
             synced.meta["autopar"] = nodes[0].meta.get("autopar", NodeInfo())
             annotate(synced, bucket=bucket.index, created_by="ddp-sync", param_bytes=0)
             for node in nodes:

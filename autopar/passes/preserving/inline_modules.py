@@ -105,7 +105,8 @@ def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[
         return False
     baked.update(opened._read)
     while (mark := mark.next) is not call:
-        mark.meta["autopar"] = dataclasses.replace(marked, module_path=path, created_by="inline-modules")
+        region = "" if mark.op == "get_attr" else marked.region
+        mark.meta["autopar"] = dataclasses.replace(marked, module_path=path, region=region, created_by="inline-modules")
     _replace(program, call, value)
     return True
 
@@ -132,15 +133,17 @@ class _Opened:
 def _open_batch_norm(program: Program, call: fx.Node, module: nn.Module) -> None:
     path = str(call.target)
     (value,) = (*call.args, *call.kwargs.values())
-    marked = NodeInfo(module_path=path, source=info(call).source, created_by="inline-modules")
+    noted = info(call)
+    marked = NodeInfo(module_path=path, source=noted.source, region=noted.region, created_by="inline-modules")
     with program.graph.inserting_before(call):
         owner = program.graph.get_attr(path)
         weight = program.graph.get_attr(f"{path}.weight") if module.weight is not None else None
         bias = program.graph.get_attr(f"{path}.bias") if module.bias is not None else None
         result = program.graph.call_function(ops.batch_norm, (owner, value, weight, bias))
-    for node in (owner, weight, bias, result):
+    result.meta["autopar"] = marked
+    for node in (owner, weight, bias):
         if node is not None:
-            node.meta["autopar"] = marked
+            node.meta["autopar"] = dataclasses.replace(marked, region="")
     _replace(program, call, result)
 
 

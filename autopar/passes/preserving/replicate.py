@@ -21,6 +21,7 @@ from autopar.passes.dataflow import parameter_specs
 from autopar.passes.preserving.lift_parameters import LiftParameters
 from autopar.passes.probing import Run, Split, probe, shared_inputs
 from autopar.program import NodeInfo, Program, Remark, annotate
+from autopar.regions import outlined
 from autopar.replica_modules import WholeModel
 
 __all__ = ["Replicate", "replica_devices"]
@@ -201,7 +202,7 @@ def _output_count(program: Program) -> int:
 
 def _replica_of(program: Program, ctx: PassContext, count: int) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """What one replica runs: the program with its state as first inputs, and the names of that state."""
-    lifted = LiftParameters().run(program.snapshot(), ctx).program
+    lifted = outlined(LiftParameters().run(program.snapshot(), ctx).program)
     for node in lifted.graph.nodes:
         annotate(node, replica=count)
     if program.signature.out_spec is not None:
@@ -255,7 +256,7 @@ def _wrapped(
     else:
         graph.output(tuple(_outputs(program, graph, gathered, count)))
     graph_module = fx.GraphModule({**state, target: replica}, graph, class_name=program.name)
-    return dataclasses.replace(program, graph_module=graph_module)
+    return dataclasses.replace(program, graph_module=graph_module, regions={})
 
 
 def _outputs(program: Program, graph: fx.Graph, gathered: fx.Node, count: int) -> Iterator[fx.Node]:
