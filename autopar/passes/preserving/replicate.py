@@ -136,6 +136,8 @@ def _for_any_size(program: Program) -> tuple[Program, tuple[Remark, ...]]:
     call = Call(spec=signature.in_spec, tensors=program.example, constants=signature.constants, foreign=())
     reason = "its Python code looks at sizes or values of its inputs, which differ between the parts of a batch"
     whole = wrap_opaque(program.model, call, reason)
+    for new, known in zip(whole.find("placeholder"), program.find("placeholder"), strict=True):
+        new.meta = dict(known.meta)
     remarks = tuple(whole.remarks)
     return dataclasses.replace(whole, remarks=[*program.remarks], provides=program.provides), remarks
 
