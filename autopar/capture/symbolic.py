@@ -19,10 +19,12 @@ from torch import fx, nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.recorder import DRAWS, Frame, Recorder, Refusal, Rules, UnknownTensorError, python_streams
+from autopar.capture.frames import Frame, Refusal, Rules, python_streams
+from autopar.capture.recorder import DRAWS, Recorder
 from autopar.capture.sizes import Size
 from autopar.capture.source import forward_line
 from autopar.capture.state import ModelState
+from autopar.capture.tape import UnknownTensorError
 from autopar.capture.values import questionnaire
 from autopar.capture.watch import Patches, watching
 from autopar.guards import Condition, Dim, Expression, Guards, shapes_of

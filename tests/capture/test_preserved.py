@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from autopar.capture.ladder import capture
-from autopar.capture.recorder import Recorder
 from autopar.capture.state import ModelState, RandomStreams, preserved
+from autopar.capture.tape import Tape
 from tests.capture.models import REFUSED, Part, Trunk, gelu_mlp, x
 
 
@@ -102,7 +102,7 @@ def test_state_is_put_back_when_the_recorder_fails(monkeypatch: pytest.MonkeyPat
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(Recorder, "argument", fails)
+    monkeypatch.setattr(Tape, "argument", fails)
     model = gelu_mlp()
     before = picture(model)
     program = capture(model, (x(),))
