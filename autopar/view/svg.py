@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from html import escape
 
-__all__ = ["fit", "safe", "text", "tooltip"]
+from autopar.view.palette import bucket_colour
+
+__all__ = ["chip", "fit", "rect", "safe", "text", "text_width", "tooltip"]
 
 # Advance of a character in the widest usual sans-serif (DejaVu Sans, Verdana), in ems: measured as
 # the mean over module paths. Narrower fonts leave some room, none overflows.
@@ -36,11 +38,30 @@ def fit(value: str, width: float, size: float) -> str:
     return f"{value[:head]}…{value[-tail:]}"
 
 
+def text_width(value: str, size: float) -> float:
+    """Pixels that a text takes at most in a usual font of ``size`` pixels."""
+    return _EM * size * len(value)
+
+
+def chip(x: float, y: float, bucket: int) -> str:
+    """A bucket's number on its colour, on the line that begins at ``y``."""
+    return (
+        f'<rect x="{x:g}" y="{y + 4:.1f}" width="30" height="14" rx="3" fill="{bucket_colour(bucket)}"/>'
+        f"{text(x + 15, y + 14.5, str(bucket), css='chip', anchor='middle')}"
+    )
+
+
+def rect(x: float, y: float, width: float, height: float, *, css: str = "", fill: str = "") -> str:
+    """A rectangle with its upper left corner at ``(x, y)``; bars have slightly round corners."""
+    look = f'class="{css}"' if css else f'fill="{fill}"'
+    return f'<rect {look} x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"/>'
+
+
 def text(x: float, y: float, value: str, *, css: str = "", anchor: str = "") -> str:
     """A text element with its baseline at ``y``."""
     extra = f' class="{css}"' if css else ""
     extra += f' text-anchor="{anchor}"' if anchor else ""
-    return f'<text x="{x:g}" y="{y:g}"{extra}>{safe(value)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{extra}>{safe(value)}</text>'
 
 
 def tooltip(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["bytes_text", "count_text", "flops_text", "shape_text", "shorten"]
+__all__ = ["bytes_text", "count_text", "flops_text", "seconds_text", "shape_text", "shorten"]
 
 
 def bytes_text(count: int) -> str:
@@ -37,6 +37,19 @@ def flops_text(count: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.1f} {unit}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time in the unit that leaves the fewest digits.
+
+    >>> seconds_text(0), seconds_text(0.00042), seconds_text(0.0421), seconds_text(2.5)
+    ('0', '420 µs', '42.1 ms', '2.50 s')
+    """
+    if seconds <= 0:
+        return "0"
+    if seconds < 0.9995e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
 
 
 def shape_text(shape: Sequence[int] | None, dtype: str | None = None) -> str:

@@ -57,7 +57,7 @@ def test_formats(command: Command, graph_file: Path) -> None:
         (["nowhere.py"], 2, "nowhere.py does not exist"),
         (["nowhere.json"], 2, "nowhere.json cannot be read"),
         (["."], 2, "graph.json cannot be read"),
-        (["future.json"], 3, "version 2"),
+        (["future.json"], 3, "version 3"),
         (["plan.json"], 3, "no graph of autopar's"),
         (["out", "--strategy", "ddp"], 2, "finished graph"),
         (["out", "--format", "hologram"], 2, "hologram"),
@@ -68,7 +68,7 @@ def test_bad_input(
 ) -> None:
     """One line with the fact and the exit code."""
     (tmp_path / "plan.json").write_text('{"version": 1, "strategy": "ddp"}')
-    (tmp_path / "future.json").write_text(graph_file.read_text().replace('"version": 1', '"version": 2', 1))
+    (tmp_path / "future.json").write_text(graph_file.read_text().replace('"version": 2', '"version": 3', 1))
     ended = command("view", *arguments)
     assert (ended.code, ended.out) == (code, "")
     assert fact in ended.err

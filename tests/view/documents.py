@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from autopar.view.rates import Rates
+
 WIDTH = 8
 WEIGHT_BYTES = 4 * WIDTH * WIDTH
 
@@ -28,6 +30,7 @@ def node(name: str, op: str = "call_function", target: str = "F.linear", **chang
         "replica": None,
         "opaque": False,
         "created_by": "capture",
+        "code": f"{name} = {target}()",
         **changes,
     }
 
@@ -58,12 +61,13 @@ def chain(modules: Sequence[str], *, opaque: Sequence[str] = (), flops: int = 25
     before = [node("x", "placeholder", "x"), node("output", "output", "output")]
     return {
         "format": "autopar-graph",
-        "version": 1,
+        "version": 2,
         "autopar": "0.1.0",
         "model": "Chain",
         "strategy": "ddp",
         "front_end": "symbolic",
         "world_size": 4,
+        "rates": Rates.assumed("cpu").to_json(),
         "plan": _plan(modules, opaque),
         "before": {"nodes": before, "edges": [["x", "output"]]},
         "after": {"nodes": nodes, "edges": edges},

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from autopar.api import trace
 from autopar.compilation import compile_program
 from autopar.errors import ModelError
 from autopar.strategies import DDP, DataParallel
-from autopar.view.graph_json import graph_document, read_document, write_document
+from autopar.view.graph_json import graph_document, program_document, read_document, write_document
 from tests.opaque import kept_whole
 from tests.view.documents import chain, node
 
@@ -51,7 +54,7 @@ def test_head_says_what_it_is(document: dict[str, Any]) -> None:
     facts = {key: document[key] for key in ("format", "version", "model", "strategy", "front_end", "world_size")}
     assert facts == {
         "format": "autopar-graph",
-        "version": 1,
+        "version": 2,
         "model": "Net",
         "strategy": "ddp",
         "front_end": "symbolic",
@@ -75,6 +78,7 @@ def test_operation_is_described(document: dict[str, Any]) -> None:
     assert linear["flops"] == 2 * 6 * 10 * 4
     assert linear["source"].partition(":")[0].endswith("test_graph_json.py")
     assert linear["created_by"] == "inline-modules"
+    assert linear["code"].startswith("linear = torch._C._nn.linear(")
 
 
 def test_opaque_module_is_marked(document: dict[str, Any]) -> None:
@@ -127,8 +131,8 @@ def test_round_trip() -> None:
         ("{", "is not JSON (line 1"),
         ("[]", "no graph of autopar's"),
         ('{"version": 1, "strategy": "ddp"}', "no graph of autopar's"),
-        ('{"format": "autopar-graph", "version": 7}', "has version 7; this autopar reads version 1"),
-        ('{"format": "autopar-graph", "version": 1, "model": "M"}', "damaged: it has no strategy"),
+        ('{"format": "autopar-graph", "version": 1}', "has version 1; this autopar reads version 2"),
+        ('{"format": "autopar-graph", "version": 2, "model": "M"}', "damaged: it has no strategy"),
     ],
 )
 def test_other_text_is_refused(text: str, fact: str) -> None:
@@ -140,9 +144,38 @@ def test_other_text_is_refused(text: str, fact: str) -> None:
     assert error.value.mend
 
 
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (
+            lambda d: d["after"]["edges"].append(["x", "nowhere"]),
+            "has the edge ['x', 'nowhere'], whose",
+        ),
+        (lambda d: d["after"]["nodes"][0].pop("flops"), "graph 'after' has a node without all its fields"),
+        (lambda d: d["before"]["nodes"].append(d["before"]["nodes"][0]), "graph 'before' has two nodes of one name"),
+        (lambda d: d["before"].pop("edges"), "graph 'before' has no nodes and edges"),
+        (lambda d: d["rates"].update(link=0), "rates are no positive numbers"),
+    ],
+    ids=["edge", "field", "name", "edges", "rates"],
+)
+def test_damage_is_named(change: Callable[[dict[str, Any]], object], fact: str) -> None:
+    """A document that was edited by hand is refused where it is read, not where it is drawn."""
+    document = chain(["a", "b"])
+    change(document)
+    with pytest.raises(ModelError, match=re.escape(fact)):
+        read_document(json.dumps(document))
+
+
+def test_one_program_has_a_document() -> None:
+    """A captured program can be shown before there is a plan."""
+    document = program_document(trace(Net(), torch.randn(2, 3, 10)))
+    assert (document["plan"], document["strategy"]) == (None, "no strategy")
+    assert read_document(write_document(document)) == document
+
+
 def test_views_do_not_import_torch() -> None:
     """A picture can be made where there is no torch."""
-    modules = ["graph_json", "table", "dot", "lanes", "summary"]
+    modules = ["graph_json", "table", "dot", "lanes", "summary", "page", "trace", "layered_svg", "explorer"]
     code = (
         f"import sys; {'; '.join(f'import autopar.view.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
     )

@@ -26,7 +26,7 @@ def test_rows_lanes_and_buckets() -> None:
     """Modules by name, three lanes, and each bucket with its bytes."""
     texts = _texts(_drawn(chain(["first", "second"])))
     assert {"first", "second", "forward ↓", "backward ↑", "on the wire ↑"} <= set(texts)
-    assert texts.count("256 B · 1 tensor") == 2
+    assert "256 B · 100 µs, exposed" in texts
     assert "Chain: ddp, 4 ranks" in texts
 
 
@@ -42,13 +42,31 @@ def test_opaque_is_hatched() -> None:
     """An opaque region has the hatch on its bars and an entry in the legend."""
     root = _drawn(chain(["a", "b"], opaque=["a"]))
     assert len(root.findall(f".//{SVG}rect[@class='opaque']")) == 2
-    assert any("Hatched: opaque" in text for text in _texts(root))
+    assert any(text.startswith("Hatched: opaque") for text in _texts(root))
 
 
 def test_exposed_communication_is_marked() -> None:
     """The bucket after which nothing is left to compute is marked, the others are not."""
-    root = _drawn(chain(["a", "b", "c"]))
-    assert len(root.findall(f".//{SVG}text[@class='small exposed']")) == 1
+    root = _drawn(chain(["a", "b", "c"], flops=100_000_000))
+    marked = [element.text for element in root.findall(f".//{SVG}text[@class='exposed']")]
+    assert marked == [
+        "after backward: 100 µs exposed, nothing is left to compute that could hide it",
+        "256 B · 100 µs, exposed",
+    ]
+    assert len(root.findall(f".//{SVG}rect[@class='late']")) == 2
+    assert sum(text == "256 B · 100 µs, hidden" for text in _texts(root)) == 2
+
+
+def test_one_rank_sends_nothing() -> None:
+    """An all-reduce of one rank takes no time, and nothing is red."""
+    root = _drawn({**chain(["a", "b"]), "world_size": 1})
+    assert root.findall(f".//{SVG}rect[@class='late']") == []
+
+
+def test_launch_and_end_stand_on_the_backward_lane() -> None:
+    """One triangle and one bar for each of the two buckets; a bucket that waits has dashes."""
+    marks = [path for path in _drawn(chain(["a", "b"])).iter(f"{SVG}path") if path.get("d", "").startswith("M533")]
+    assert [mark.get("fill") is not None for mark in marks] == [True, False] * 2
 
 
 @pytest.mark.parametrize(
@@ -71,9 +89,11 @@ def test_nothing_leaves_the_frame(document: dict[str, object]) -> None:
             assert float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
             assert float(rect.get("y", 0)) + float(rect.get("height", 0)) <= height
     for element in root.iter(f"{SVG}text"):
-        size = {"title": 18, "head": 12, None: 12}.get(element.get("class"), 11)
-        anchored = element.get("text-anchor") == "middle"
-        assert anchored or float(element.get("x", 0)) + 0.62 * size * len(element.text or "") <= width
+        size = {"title": 18, "lead": 14, "head": 12, None: 12}.get(element.get("class"), 11)
+        right = {None: 1.0, "middle": 0.5, "end": 0.0}[element.get("text-anchor")]
+        length = 0.62 * size * len("".join(element.itertext()))
+        assert float(element.get("x", 0)) + right * length <= width
+        assert float(element.get("x", 0)) - (1 - right) * length >= 0
         assert float(element.get("y", 0)) <= height
 
 
