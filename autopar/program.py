@@ -266,5 +266,11 @@ class Program:
         module = fx.GraphModule(self.graph_module, graph, class_name=type(self.graph_module).__name__)
         return dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: called by it, never by the compiler, which knows no pictures."""
+        from autopar.view.notebook import program_html
+
+        return program_html(self)
+
     def __str__(self) -> str:
         return f"# {self.name}, captured by the {self.front_end} front end\n{self.code.strip()}\n"

@@ -10,7 +10,15 @@ import rich_click as click
 
 from autopar.errors import OptionError, UsageError
 
-__all__ = ["compile_options", "debug_option", "json_option", "read_options", "world_size_option"]
+__all__ = [
+    "compile_options",
+    "debug_option",
+    "json_option",
+    "rate_option",
+    "read_options",
+    "with_rates",
+    "world_size_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +44,29 @@ def world_size_option(command: F) -> F:
         callback=_check_world_size,
         help="Ranks that will train; for the figures only, it is not baked in.",
     )(command)
+
+
+def rate_option(command: F) -> F:
+    """``--rate``: speeds to predict times with."""
+    return click.option(
+        "--rate",
+        "rates",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_read_pairs,
+        help="Speed to predict times with: flops, memory or link a second; operation or message in seconds.",
+    )(command)
+
+
+def with_rates(document: dict[str, Any], rates: dict[str, str]) -> None:
+    """Puts rates that were given in the place of a document's own.
+
+    Raises:
+        OptionError: there is no such rate, or it is no positive number.
+    """
+    from autopar.view.rates import Rates
+
+    document["rates"] = Rates.from_json(document["rates"]).given(rates).to_json()
 
 
 def compile_options(command: F) -> F:
@@ -90,6 +121,14 @@ def _value(text: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in value]
+    for key, equals, text in pairs:
+        if not (key and equals and text):
+            raise UsageError(f"--rate {key + equals + text!r} is no pair.", mend="Write it as NAME=VALUE.")
+    return {key: text for key, _, text in pairs}
 
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import rich_click as click
 
-from autopar.cli.options import compile_options, debug_option, json_option, read_options, world_size_option
+from autopar.cli.options import (
+    compile_options,
+    debug_option,
+    json_option,
+    rate_option,
+    read_options,
+    with_rates,
+    world_size_option,
+)
 from autopar.cli.terminal import messages, results
 
 __all__ = ["transform"]
@@ -18,6 +26,7 @@ __all__ = ["transform"]
 @click.argument("file", metavar="FILE[:NAME]")
 @compile_options
 @world_size_option
+@rate_option
 @click.option("-o", "--output", default="out", show_default=True, metavar="DIR", help="Folder to write to.")
 @click.option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
 @click.option("--print-after", metavar="PASS", help="Print the program after this pass, or after all.")
@@ -34,6 +43,7 @@ def transform(
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
     world_size: int | None,
+    rates: dict[str, str],
     output: str,
     plan: str | None,
     print_after: str | None,
@@ -68,6 +78,7 @@ def transform(
     from autopar.view.summary import print_summary, summary
 
     document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
+    with_rates(document, rates)
     files = _pictures(document)
     if stop_after is None:
         files = {**_program(compiled, folder), **files}
@@ -95,15 +106,16 @@ def _program(compiled: Any, folder: Path) -> dict[str, str]:
 
 
 def _pictures(document: dict[str, Any]) -> dict[str, str]:
-    from autopar.view.dot import dot_text
-    from autopar.view.graph_json import write_document
-    from autopar.view.lanes import lanes_svg
+    from autopar.cli.formats import rendered
 
     return {
-        "graph.json": write_document(document),
-        "graph_before.dot": dot_text(document, graph="before"),
-        "graph_after.dot": dot_text(document, graph="after"),
-        "plan.svg": lanes_svg(document),
+        "graph.json": rendered(document, "json"),
+        "graph_before.dot": rendered(document, "dot", "before"),
+        "graph_after.dot": rendered(document, "dot"),
+        "graph.svg": rendered(document, "graph-svg"),
+        "graph.html": rendered(document, "html"),
+        "plan.svg": rendered(document, "svg"),
+        "trace.json": rendered(document, "trace"),
     }
 
 

@@ -1,4 +1,4 @@
-"""``autopar view``: a program as table, DOT, JSON or picture, from a model file or from graph.json."""
+"""``autopar view``: a program as a table, a picture or a file for another tool, from a model or from graph.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import rich_click as click
 
-from autopar.cli.options import compile_options, debug_option, read_options, world_size_option
+from autopar.cli.formats import FORMATS, rendered
+from autopar.cli.options import compile_options, debug_option, rate_option, read_options, with_rates, world_size_option
 from autopar.cli.terminal import results
 from autopar.errors import UsageError
 
@@ -19,14 +20,15 @@ __all__ = ["view"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "dot", "json", "svg"]),
+    type=click.Choice(["table", *FORMATS]),
     default="table",
     show_default=True,
-    help="How to show it.",
+    help=f"How to show it: a table; {'; '.join(f'{name}: {what}' for name, what in FORMATS.items())}.",
 )
-@click.option("--before", is_flag=True, help="The graph as it was captured (table and dot).")
+@click.option("--before", is_flag=True, help="The graph as it was captured (table, dot and graph-svg).")
 @compile_options
 @world_size_option
+@rate_option
 @debug_option
 def view(
     file: str,
@@ -39,6 +41,7 @@ def view(
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
     world_size: int | None,
+    rates: dict[str, str],
 ) -> None:
     """Show a program: of a model file, or of what transform wrote.
 
@@ -65,6 +68,7 @@ def view(
         from autopar.view.graph_json import graph_document
 
         document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
+    with_rates(document, rates)
     _show(document, form, "before" if before else "after")
 
 
@@ -91,15 +95,5 @@ def _show(document: dict[str, Any], form: str, graph: str) -> None:
         from autopar.view.table import print_table
 
         print_table(document, results(), graph=graph)
-    elif form == "dot":
-        from autopar.view.dot import dot_text
-
-        click.echo(dot_text(document, graph=graph), nl=False)
-    elif form == "json":
-        from autopar.view.graph_json import write_document
-
-        click.echo(write_document(document), nl=False)
     else:
-        from autopar.view.lanes import lanes_svg
-
-        click.echo(lanes_svg(document), nl=False)
+        click.echo(rendered(document, form, graph), nl=False)

@@ -13,6 +13,7 @@ from typing import Any
 from autopar.view.counted import forward_flops_text, uncounted
 from autopar.view.fold import fold
 from autopar.view.lines import Labelled, Times, draw_lines, labelled, times_of
+from autopar.view.operations import operations
 from autopar.view.predict import Step, predict
 from autopar.view.rates import Rates
 from autopar.view.rows import ModuleRow, module_rows
@@ -36,9 +37,10 @@ def lanes_svg(document: Mapping[str, Any]) -> str:
     Args:
         document: see ``autopar.view.graph_json``.
     """
-    rows = module_rows(document)
+    run = operations(document)
+    rows = module_rows(document, run)
     lines = labelled(fold(rows, most=_MOST_LINES) if rows else [], rows)
-    step = predict(document)
+    step = predict(document, run)
     times = times_of(step)
     late = _late(step)
     top = _HEADS + 12 + late

@@ -41,7 +41,7 @@ def operations(document: Mapping[str, Any], graph: str = "after") -> list[Operat
     for source, target in document[graph]["edges"]:
         inputs[target].append(nodes[source])
     handouts = _handouts(nodes.values(), inputs)
-    within = _buckets_within(document)
+    within = _buckets_within(document) if any(node["op"] == "call_module" for node in nodes.values()) else {}
     found = []
     for name, node in nodes.items():
         if node["op"] in ("get_attr", "output") or name in handouts or _is_parameter(node):

@@ -90,16 +90,21 @@ class Step:
         return sum(one.end - one.start for one in self.transfers)
 
 
-def predict(document: Mapping[str, Any]) -> Step:
+def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None) -> Step:
     """The step that a document's ``after`` graph makes, by the document's rates.
 
     Args:
         document: see ``autopar.view.graph_json``; where nobody said how many ranks, two are assumed.
+        run: its operations, where they are there already.
     """
     rates = Rates.from_json(document["rates"])
     ranks = document["world_size"] or 2
     read = _bytes_read(document)
-    computing = [one for one in operations(document) if not one.sync and one.node["op"] != "placeholder"]
+    computing = [
+        one
+        for one in (operations(document) if run is None else run)
+        if not one.sync and one.node["op"] != "placeholder"
+    ]
     forward, now = [], 0.0
     seconds = [_seconds(one, read[one.node["name"]], rates) for one in computing]
     for one, taken in zip(computing, seconds, strict=True):

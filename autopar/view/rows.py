@@ -39,14 +39,15 @@ class ModuleRow:
     buckets: tuple[int, ...]
 
 
-def module_rows(document: Mapping[str, Any]) -> list[ModuleRow]:
+def module_rows(document: Mapping[str, Any], run: Sequence[Operation] | None = None) -> list[ModuleRow]:
     """The rows of the transformed graph.
 
     Args:
         document: see ``autopar.view.graph_json``.
+        run: its operations, where they are there already.
     """
     found: dict[str, list[Operation]] = {}
-    for operation in operations(document):
+    for operation in operations(document) if run is None else run:
         if not operation.sync and operation.node["op"] not in ("placeholder", "output"):
             found.setdefault(operation.node["module"], []).append(operation)
     plan = document["plan"] or {"parameters": [], "buckets": []}

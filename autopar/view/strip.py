@@ -32,7 +32,11 @@ def draw_strip(step: Step, top: float) -> Iterator[str]:
         if end > begin:
             yield rect(x(begin), upper, x(end) - x(begin), _BAR, css=css)
             yield from _inside(x(begin), x(end), upper, f"{css} {seconds_text(end - begin)}", "inbar")
+    drawn = 0.0  # of a thousand buckets those are left out that would be narrower than two pixels
     for one in step.transfers:
+        if x(one.end) - drawn < 2:
+            continue
+        drawn = x(one.end)
         left, width = x(one.start), max(x(one.end) - x(one.start) - 1, 1.0)
         yield f"<g>{tooltip(f'bucket {one.bucket}: {seconds_text(one.start)} to {seconds_text(one.end)}')}"
         yield rect(left, lower, width, _BAR, fill=bucket_colour(one.bucket))

@@ -15,7 +15,8 @@ from autopar.partitioner.plan import Plan
 from autopar.view.graph_json import read_document
 from tests.cli.conftest import MODEL, Command
 
-FILES = {"transformed.py", "plan.json", "graph.json", "graph_before.dot", "graph_after.dot", "plan.svg"}
+PICTURES = {"graph_before.dot", "graph_after.dot", "graph.svg", "graph.html", "plan.svg", "trace.json"}
+FILES = {"transformed.py", "plan.json", "graph.json", *PICTURES}
 USUAL = ("--input", "4x2x10")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mymodel.py"
 

@@ -46,9 +46,20 @@ def test_folder_and_file_show_the_same(command: Command, graph_file: Path) -> No
 def test_formats(command: Command, graph_file: Path) -> None:
     """Each format is all of standard output."""
     assert command("view", str(graph_file), "--format", "dot").out.startswith("digraph ")
-    ElementTree.fromstring(command("view", str(graph_file), "--format", "svg").out)
+    for form in ("svg", "graph-svg"):
+        ElementTree.fromstring(command("view", str(graph_file), "--format", form).out)
+    assert command("view", str(graph_file), "--format", "html").out.startswith("<!doctype html>")
+    assert json.loads(command("view", str(graph_file), "--format", "trace").out)["traceEvents"]
+    assert json.loads(command("view", str(graph_file), "--format", "model-explorer").out)["graphs"]
     document = read_document(command("view", str(graph_file), "--format", "json").out)
     assert document == json.loads(graph_file.read_text())
+
+
+def test_rates_can_be_given_later(command: Command, graph_file: Path) -> None:
+    """A picture for another network, from the same graph.json."""
+    ended = command("view", str(graph_file), "--format", "svg", "--rate", "link=1e6", "--rate", "message=2")
+    assert "network 976.6 KiB/s (given)" in ended.out
+    assert "4.00 s exposed after it" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,9 @@ def test_formats(command: Command, graph_file: Path) -> None:
         (["plan.json"], 3, "no graph of autopar's"),
         (["out", "--strategy", "ddp"], 2, "finished graph"),
         (["out", "--format", "hologram"], 2, "hologram"),
+        (["out", "--rate", "link"], 2, "no pair"),
+        (["out", "--rate", "speed=1"], 2, "no rate 'speed'"),
+        (["out", "--rate", "link=-1"], 2, "no positive number"),
     ],
 )
 def test_bad_input(
