@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format fuzz bench zoo clean
+.PHONY: help demo test lint types format fuzz bench zoo docs clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -54,6 +54,13 @@ bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
 
 zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
 	@$(RUN) -W ignore -m tests.zoo $(ARGS)
+
+docs: $(READY) ## the pictures in docs/pictures, made anew by the tool itself
+	@for name in gpt resnet; do \
+	  $(RUN) -m autopar transform examples/$$name.py --world-size 4 -o build/docs/$$name >/dev/null && \
+	  cp build/docs/$$name/plan.svg docs/pictures/$$name-plan.svg && \
+	  cp build/docs/$$name/graph.svg docs/pictures/$$name-graph.svg || exit 1; done
+	@echo "docs/pictures: $$(ls docs/pictures | tr '\n' ' ')"
 
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
