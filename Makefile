@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format fuzz bench zoo docs clean
+.PHONY: help demo test lint types format fuzz faults bench zoo docs clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -48,6 +48,9 @@ format: $(READY) ## rewrite the files in the house format
 
 fuzz: $(READY) ## 5,000 random modules against eager (DRAWS=n for another number)
 	@AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
+
+faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say (ARGS="--kills 5")
+	@$(RUN) -m tests.faults $(ARGS)
 
 bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
 	@$(RUN) -m benchmarks.overhead $(ARGS)
