@@ -20,10 +20,12 @@ __all__ = ["view"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", *FORMATS]),
+    type=click.Choice(["table", *FORMATS, "png"]),
     default="table",
     show_default=True,
-    help=f"How to show it: a table; {'; '.join(f'{name}: {what}' for name, what in FORMATS.items())}.",
+    help="How to show it. "
+    + "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
+    + "; png: svg as an image.",
 )
 @click.option("--before", is_flag=True, help="The graph as it was captured (table, dot and graph-svg).")
 @compile_options
@@ -95,5 +97,9 @@ def _show(document: dict[str, Any], form: str, graph: str) -> None:
         from autopar.view.table import print_table
 
         print_table(document, results(), graph=graph)
+    elif form == "png":
+        from autopar.view.png import plan_png
+
+        click.echo(plan_png(document), nl=False)
     else:
         click.echo(rendered(document, form, graph), nl=False)

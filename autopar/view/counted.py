@@ -30,8 +30,7 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
     ]
     found: dict[str, None] = {}
     for node in document["after"]["nodes"]:
-        recurrent = str(node["target"]).rpartition(".")[2] in _RECURRENT
-        if node["flops"] or not (node["opaque"] or recurrent):
+        if node["flops"] or not (node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT):
             continue
         module = node["module"]
         if any(not module or name.startswith(f"{module}.") for name in matrices):

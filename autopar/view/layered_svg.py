@@ -22,6 +22,7 @@ __all__ = ["layered_svg"]
 _MOST_BOXES = 48
 _BOX, _MARGIN, _HEAD = 40, 24, 64
 _WIDEST = 300
+_MOST_STRIPES = 12
 
 _STYLE = """
   text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif; fill: #1d2733 }
@@ -102,7 +103,7 @@ class _Box:
         facts += [bytes_text(size)] if size else []
         facts += [f"{flops_text(flops)} FLOPs"] if flops else []
         self.note = " · ".join(facts)
-        self.buckets = sorted({bucket for one in inside for bucket in one.buckets})
+        self.buckets = sorted({bucket for one in inside for bucket in one.buckets})[:_MOST_STRIPES]
         self.css = "opaque" if any(one.node["opaque"] for one in inside) else "box"
         if first["op"] == "placeholder":
             self.css = "io"

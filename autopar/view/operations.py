@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +40,17 @@ def operations(document: Mapping[str, Any], graph: str = "after") -> list[Operat
     inputs: dict[str, list[Node]] = {name: [] for name in nodes}
     for source, target in document[graph]["edges"]:
         inputs[target].append(nodes[source])
-    handouts = _handouts(nodes.values(), inputs)
+    sync = {name for name, node in nodes.items() if _is_sync(node)}
+    handed = {name for name, node in nodes.items() if _is_parameter(node)} | _handouts(nodes, inputs, sync)
     within = _buckets_within(document) if any(node["op"] == "call_module" for node in nodes.values()) else {}
     found = []
     for name, node in nodes.items():
-        if node["op"] in ("get_attr", "output") or name in handouts or _is_parameter(node):
+        if node["op"] in ("get_attr", "output") or name in handed:
             continue
-        if _is_sync(node):
+        if name in sync:
             found.append(Operation(node, node["param_bytes"], (node["bucket"],), True))
             continue
-        parameters = [one for one in inputs[name] if one["name"] in handouts or _is_parameter(one)]
+        parameters = [one for one in inputs[name] if one["name"] in handed]
         buckets = {one["bucket"] for one in parameters if one["bucket"] is not None}
         if node["op"] == "call_module":
             buckets |= within.get(node["module"], set())
@@ -76,21 +77,21 @@ def _buckets_within(document: Mapping[str, Any]) -> dict[str, set[int]]:
     return within
 
 
-def _handouts(nodes: Any, inputs: Mapping[str, list[Node]]) -> set[str]:
+def _handouts(nodes: Mapping[str, Node], inputs: Mapping[str, list[Node]], sync: Set[str]) -> set[str]:
     """Names of the nodes that take one parameter out of what a synchronisation node returns."""
     return {
-        node["name"]
-        for node in nodes
-        if node["target"] == "operator.getitem" and inputs[node["name"]] and _is_sync(inputs[node["name"]][0])
+        name
+        for name, node in nodes.items()
+        if node["target"] == "operator.getitem" and inputs[name] and inputs[name][0]["name"] in sync
     }
 
 
 def _is_sync(node: Node) -> bool:
-    return node["op"] == "call_function" and node["bucket"] is not None and str(node["target"]).startswith("ops.")
+    return node["bucket"] is not None and node["op"] == "call_function" and str(node["target"]).startswith("ops.")
 
 
 def _is_parameter(node: Node) -> bool:
-    return bool(node["op"] in ("get_attr", "placeholder") and node["param_bytes"])
+    return bool(node["param_bytes"] and node["op"] in ("get_attr", "placeholder"))
 
 
 def spec_bytes(spec: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ __all__ = ["trace_events", "trace_json"]
 
 _COMPUTE, _WIRE = 0, 1  # threads of a rank
 _MOST_RANKS = 8  # all are alike; a hundred would only fill the screen
+_MOST_EVENTS = 100_000  # beyond that fewer ranks are drawn, at least one
 
 
 def trace_json(document: Mapping[str, Any]) -> str:
@@ -27,9 +28,11 @@ def trace_json(document: Mapping[str, Any]) -> str:
         document: see ``autopar.view.graph_json``.
     """
     step = predict(document)
+    spans = len(step.forward) + len(step.backward) + len(step.transfers)
+    ranks = min(step.ranks, _MOST_RANKS, max(1, _MOST_EVENTS // max(spans, 1)))
     events = ",\n".join(
         json.dumps(event)
-        for rank in range(min(step.ranks, _MOST_RANKS))
+        for rank in range(ranks)
         for event in trace_events(step, process=rank, name=f"predicted rank {rank}")
     )
     about = {

@@ -81,7 +81,7 @@ def test_version(command: Command) -> None:
         (["transfrm"], "transfrm"),
         (["passes", "--jsn"], "--jsn"),
         (["transform"], "FILE[:NAME]"),
-        (["view", "x.py", "--format", "png"], "png"),
+        (["view", "x.py", "--format", "jpeg"], "jpeg"),
         (["transform", "x.py", "--world-size", "many"], "many"),
     ],
 )
