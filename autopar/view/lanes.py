@@ -57,7 +57,7 @@ def lanes_svg(document: Mapping[str, Any]) -> str:
         ),
         *draw_lines(lines, rows, times, top),
         *draw_wire(document, step, clock, top - late, bottom),
-        *_footer(document, bottom),
+        *_footer(document, step, bottom),
     ]
     height = bottom + 82
     return "\n".join(
@@ -146,15 +146,20 @@ def _after_backward(step: Step, top: float, late: int) -> Iterator[str]:
     yield text(NAME, top - late / 2 + 4, words, css="exposed")
 
 
-def _footer(document: Mapping[str, Any], bottom: float) -> Iterator[str]:
-    notes = [
-        "▲ bucket complete, its all-reduce may start · dashes: it waits for the one before · — all-reduce over. "
-        "Bars are predicted time; heights on the wire follow backward, line by line."
-    ]
+def _footer(document: Mapping[str, Any], step: Step, bottom: float) -> Iterator[str]:
+    legend = "Bars are predicted time."
+    if step.transfers:
+        legend = (
+            "▲ bucket complete, its all-reduce may start · dashes: it waits for the one before · — all-reduce over. "
+            f"{legend} Heights on the wire follow backward, line by line."
+        )
+    notes = []
     if any(node["opaque"] for node in document["after"]["nodes"]):
         notes.append("Hatched: opaque, runs as plain PyTorch.")
+    if (document["plan"] or {"options": {}})["options"].get("replicas"):
+        notes.append("Times are of one replica with the whole batch; copies between replicas are not predicted.")
     missing = uncounted(document)
     if missing:
         notes.append(f"FLOPs of {', '.join(missing)} are unknown, so the times predicted there are too short.")
-    for index, note in enumerate([notes[0], " ".join(notes[1:])]):
+    for index, note in enumerate([legend, " ".join(notes)]):
         yield text(NAME, bottom + 32 + 18 * index, fit(note, WIDTH - 48, 11), css="quiet")

@@ -57,6 +57,15 @@ def test_exposed_communication_is_marked() -> None:
     assert sum(text == "256 B · 100 µs, hidden" for text in _texts(root)) == 2
 
 
+def test_replicas_are_said_to_be_drawn_as_one() -> None:
+    """Copies between replicas are no all-reduce; the picture says that it leaves them out."""
+    document = chain(["a"])
+    document["plan"] |= {"options": {"replicas": 2}, "buckets": []}
+    texts = _texts(_drawn(document))
+    assert any("copies between replicas are not predicted" in text for text in texts)
+    assert not any("▲" in text for text in texts)
+
+
 def test_one_rank_sends_nothing() -> None:
     """An all-reduce of one rank takes no time, and nothing is red."""
     root = _drawn({**chain(["a", "b"]), "world_size": 1})
