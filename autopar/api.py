@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autopar.attach import Attachment, attach, attachment_of, detach
-from autopar.capture.ladder import capture
+from autopar.capture import ladder
 from autopar.errors import UsageError
 from autopar.partitioner.plan import Plan
 from autopar.passes.base import PassContext
@@ -29,19 +29,22 @@ __all__ = ["no_sync", "parallelize", "shard", "trace", "unparallelize"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Program:
+def trace(model: nn.Module, /, *args: Any, autopar_capture: str = "auto", **kwargs: Any) -> Program:
     """Captures one call of a model and annotates it; the model is left as it was.
 
     Args:
         model: any module that runs eagerly on the call.
         *args: positional arguments of a sample call.
-        **kwargs: keyword arguments of it.
+        autopar_capture: the front end: ``"auto"``, ``"symbolic"``, ``"export"``, ``"dynamo"`` or ``"opaque"``;
+            named so that it cannot be meant for the model.
+        **kwargs: keyword arguments of the call.
 
     Returns:
         A Program whose modules are opened into operations, with shapes, dtypes, bytes and FLOPs.
 
     Raises:
-        ModelError: the model has lazy parameters.
+        ModelError: the model has lazy parameters, or the front end that was asked for cannot capture it.
+        UnknownNameError: there is no such front end.
         Exception: whatever the model itself raises on this call.
 
     Example:
@@ -50,7 +53,7 @@ def trace(model: nn.Module, /, *args: Any, **kwargs: Any) -> Program:
         >>> [node.name for node in program.graph.nodes]
         ['input_1', 'weight', 'bias', 'linear', 'output']
     """
-    program = capture(model, args, kwargs)
+    program = ladder.capture(model, args, kwargs, front_end=autopar_capture)
     program, _ = run_pipeline(program, build(parse("inline-modules,shapes")), PassContext())
     return program
 
@@ -63,6 +66,7 @@ def parallelize(
     pipeline: str | None = None,
     plan: Plan | None = None,
     gate: bool = True,
+    capture: str = "auto",
     **options: Any,
 ) -> ModuleT:
     """Makes a model train in parallel, in place, and returns the same object.
@@ -79,10 +83,12 @@ def parallelize(
         pipeline: another pass pipeline than the strategy's, as text.
         plan: a plan to follow instead of solving one.
         gate: compare one step of the captured program with eager before using it.
+        capture: how the model becomes a graph: ``"auto"`` takes the finest form that is exact;
+            ``"symbolic"``, ``"export"``, ``"dynamo"`` and ``"opaque"`` force one.
         **options: options of the strategy, such as ``bucket_cap_mb=10``.
 
     Raises:
-        UsageError: an unknown strategy or option, no model, or one that is parallel already.
+        UsageError: an unknown strategy, front end or option, no model, or one that is parallel already.
         ModelError: nothing to train, or parameters on several devices.
         LaunchError: the launch environment or the process group is broken.
         RankMismatchError: the ranks hold different models; raised alike on all of them.
@@ -101,7 +107,8 @@ def parallelize(
         chosen, reason = pick_strategy(model, options)
     else:
         chosen = resolve(strategy, options)
-    attachment = Attachment(chosen, pipeline=pipeline, plan=plan, gate=gate)
+    ladder.check_choice(capture)
+    attachment = Attachment(chosen, pipeline=pipeline, plan=plan, gate=gate, capture=capture)
     attach(model, attachment)
     try:
         attachment.start()

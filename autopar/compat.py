@@ -5,6 +5,7 @@ Checked on torch 2.13.0 (CPU). Written for 2.11 to 2.13. When a name moves, mend
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
+    "RANGE_CHECKS",
     "GroupWork",
     "OpOverload",
     "accumulates_into_leaves",
@@ -33,12 +35,16 @@ __all__ = [
     "hands_gradient_to_caller",
     "has_global_module_hooks",
     "has_module_hooks",
+    "is_grad_region",
     "is_parametrized",
     "on_backward_end",
     "original_class",
     "prefix_store",
+    "recurrent_layers_in_dynamo",
     "reduce_scatter_single",
     "set_cpu_backend",
+    "size_expression",
+    "size_guards",
     "storage_references",
     "tree_flatten",
     "tree_unflatten",
@@ -301,6 +307,44 @@ def without_accumulate_hooks(parameters: Iterable[nn.Parameter]) -> Iterator[Non
     finally:
         for registry, hooks in zip(registries, kept, strict=True):
             registry.update(hooks)
+
+
+RANGE_CHECKS = (torch.ops.aten.sym_constrain_range.default, torch.ops.aten.sym_constrain_range_for_size.default)
+
+
+def is_grad_region(target: Any) -> bool:
+    """Whether a call in an exported graph stands for operations under ``no_grad()`` (2.11-2.13)."""
+    return getattr(target, "__name__", "") == "wrap_with_set_grad_enabled"
+
+
+def size_expression(size: Any) -> Any:
+    """A size of an exported program: an int, or sympy's expression for a symbolic one (2.11-2.13)."""
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    expression = size.node.expr
+    return int(expression) if expression.is_Integer else expression
+
+
+def size_guards(shapes: Iterable[Sequence[Any]]) -> Sequence[Any]:
+    """What torch.export found out about symbolic sizes, as sympy's relations over those that are free."""
+    environments = {id(s.node.shape_env): s.node.shape_env for shape in shapes for s in shape if _is_free(s)}
+    found = [environment.replace(guard.expr) for environment in environments.values() for guard in environment.guards]
+    return [relation for relation in found if relation.free_symbols]
+
+
+def _is_free(size: Any) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
+
+
+@contextmanager
+def recurrent_layers_in_dynamo() -> Iterator[None]:
+    """Within this block dynamo takes recurrent layers (2.11-2.13: a setting that is off at first)."""
+    config: Any = importlib.import_module("torch._dynamo.config")
+    if not hasattr(config, "allow_rnn"):
+        yield
+        return
+    with config.patch(allow_rnn=True):
+        yield
 
 
 class FlopCounter(TorchDispatchMode):

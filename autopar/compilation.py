@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from autopar.capture.ladder import capture
+from autopar.capture import ladder
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Plan
 from autopar.passes.base import Pass, PassContext
@@ -60,6 +60,7 @@ def compile_program(
     world_size: int | None = None,
     replicas: int = 1,
     gate: bool = True,
+    capture: str = "auto",
     stop_after: str | None = None,
     after: Callable[[Pass, Program], None] | None = None,
 ) -> Compilation:
@@ -73,11 +74,12 @@ def compile_program(
         plan: a plan to follow instead of solving one.
         world_size, replicas: told to the passes where known.
         gate: compare one step of the captured program with eager.
+        capture: the front end, see ``autopar.capture.ladder.capture``.
         stop_after: name of the pass after which to stop.
         after: called after each pass with the pass and the program.
 
     Raises:
-        ModelError: the model has nothing to train.
+        ModelError: the model has nothing to train, or the front end that was asked for cannot capture it.
         PipelineError, OptionError, UnknownNameError: the pipeline is off; nothing has run.
         PassError: a pass failed.
         Exception: whatever the model itself raises on the sample call.
@@ -85,7 +87,7 @@ def compile_program(
     entries = parse(pipeline or strategy.pipeline())
     passes = build(entries)
     require_trainable(model)
-    program = capture(model, args, kwargs, gate=gate)
+    program = ladder.capture(model, args, kwargs, gate=gate, front_end=capture)
     before = program.snapshot()
     ctx = PassContext(
         strategy=strategy.name,

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -21,7 +21,9 @@ from autopar.guards import Guards
 from autopar.partitioner.plan import Plan
 from autopar.structure import Structure
 
-__all__ = ["NodeInfo", "Program", "Region", "Remark", "Signature", "SourceLine", "annotate", "info"]
+__all__ = ["FrontEnd", "NodeInfo", "Program", "Region", "Remark", "Signature", "SourceLine", "annotate", "info"]
+
+FrontEnd: TypeAlias = Literal["symbolic", "export", "dynamo", "opaque"]
 
 _KEY = "autopar"
 
@@ -187,7 +189,7 @@ class Program:
             is a tuple of the tensor leaves of the result.
         model: the user's module, owner of all state; never changed by a pass.
         signature: how calls and results map to the graph.
-        front_end: the rung of the capture ladder that made it: ``"symbolic"`` or ``"opaque"``.
+        front_end: the rung of the capture ladder that made it.
         example: tensor leaves of the inputs it was captured with.
         mode_dependent: paths of the modules whose train/eval flag the graph has frozen, with the flag.
         attributes: module path and name of the plain attributes (numbers, strings, tuples) whose values
@@ -206,7 +208,7 @@ class Program:
     graph_module: fx.GraphModule
     model: nn.Module
     signature: Signature
-    front_end: Literal["symbolic", "opaque"]
+    front_end: FrontEnd
     example: tuple[torch.Tensor, ...]
     mode_dependent: Mapping[str, bool] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from torch import nn
 
 from autopar import compat
 from autopar.attach.calls import Entry, Facts, call_key
-from autopar.capture.ladder import capture
+from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
 from autopar.partitioner.plan import Plan
@@ -48,6 +48,7 @@ class Attachment:
         pipeline: another pass pipeline than the strategy's.
         plan: a plan to follow instead of solving one.
         gate: compare one step of each captured program with eager.
+        capture: the front end of every capture, see ``autopar.capture.ladder.capture``.
         printed: a forward that was printed from a program of this model, to run in place of capturing.
 
     Attributes:
@@ -61,9 +62,10 @@ class Attachment:
         pipeline: str | None = None,
         plan: Plan | None = None,
         gate: bool = True,
+        capture: str = "auto",
         printed: Printed | None = None,
     ) -> None:
-        self.printed = printed
+        self.printed, self.capture = printed, capture
         self.strategy, self.pipeline, self.plan, self.gate = strategy, pipeline, plan, gate
         self.model: nn.Module | None = None
         self.executor: Executor | None = None
@@ -107,6 +109,7 @@ class Attachment:
                 world_size=executor.world_size,
                 replicas=executor.replicas,
                 gate=self.gate,
+                capture=self.capture,
             )
 
         if self.compilation is None:
@@ -146,7 +149,8 @@ class Attachment:
                 uncertain.append(entry)
         if self._guard is None and _stands_aside(model):
             return _original_forward(model)(args, kwargs)
-        captured = capture(model, args, kwargs, gate=False) if uncertain else None
+        # Only a recording rests on sizes inside the model.
+        captured = ladder.recorded(model, args, kwargs) if uncertain else None
         for entry in uncertain:
             if captured is not None and entry.confirm(captured, args, kwargs):
                 return entry.run(args, kwargs)
@@ -195,18 +199,22 @@ class Attachment:
         return entry
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        return Attachment(self.strategy, pipeline=self.pipeline, plan=self.plan, gate=self.gate, printed=self.printed)
+        copy = self._rebuild(self.strategy, self.pipeline, self.plan, self.gate, self.capture)
+        copy.printed = self.printed
+        return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild_attachment, (self.strategy, self.pipeline, self.plan, self.gate))
+        return (self._rebuild, (self.strategy, self.pipeline, self.plan, self.gate, self.capture))
+
+    @classmethod
+    def _rebuild(
+        cls, strategy: Strategy, pipeline: str | None, plan: Plan | None, gate: bool, capture: str
+    ) -> Attachment:
+        return cls(strategy, pipeline=pipeline, plan=plan, gate=gate, capture=capture)
 
 
 def _flags(modes: Mapping[str, bool]) -> dict[tuple[str, str], bool]:
     return {(path, "training"): flag for path, flag in modes.items()}
-
-
-def _rebuild_attachment(strategy: Strategy, pipeline: str | None, plan: Plan | None, gate: bool) -> Attachment:
-    return Attachment(strategy, pipeline=pipeline, plan=plan, gate=gate)
 
 
 def _stands_aside(model: nn.Module) -> bool:

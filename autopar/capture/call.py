@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from autopar import compat
 from autopar.capture.inputs import is_constant
 
-__all__ = ["Call", "fresh"]
+__all__ = ["Call", "fresh", "input_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +70,20 @@ def fresh(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             # A leaf that requires a gradient must not be written to; the user's tensor may be no leaf.
             copies[id(tensor)] = copy.clone() if copy.requires_grad else copy
     return [copies[id(tensor)] for tensor in tensors]
+
+
+def input_names(forward: Callable[..., Any], call: Call) -> list[str]:
+    """Names for the tensor leaves: the forward's argument names, with a number for nested leaves."""
+    total = len(call.tensors) + len(call.constants)
+    args, kwargs = compat.tree_unflatten(list(range(total)), call.spec)
+    try:
+        bound = inspect.signature(forward).bind(None, *args, **kwargs)
+        by_argument = list(itertools.islice(bound.arguments.items(), 1, None))
+    except (TypeError, ValueError):
+        by_argument = [(f"arg{index}", value) for index, value in enumerate(args)] + list(kwargs.items())
+    names: dict[int, str] = {}
+    for argument, tree in by_argument:
+        leaves, _ = compat.tree_flatten(tree)
+        for number, leaf in enumerate(leaves):
+            names[leaf] = argument if len(leaves) == 1 else f"{argument}_{number}"
+    return [names[index] for index in range(total) if index not in call.constants]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -14,98 +16,226 @@ from autopar.capture.call import Call
 from autopar.capture.effects import quiet_output
 from autopar.capture.gate import SEEDS, Step, compare, eager_step, one_step, program_step
 from autopar.capture.opaque import wrap_opaque
+from autopar.capture.source import one_line
 from autopar.capture.state import Delta, ModelState
 from autopar.capture.symbolic import Recording
-from autopar.errors import ModelError
-from autopar.program import Program, Remark
+from autopar.errors import ModelError, UnknownNameError
+from autopar.program import FrontEnd, Program, Remark, SourceLine
 
-__all__ = ["capture"]
+__all__ = ["CHOICES", "capture", "check_choice", "recorded"]
+
+CHOICES = ("auto", *get_args(FrontEnd))
+_PATIENCE = 20.0  # seconds that torch.export may have taken for dynamo to be tried as well
+
+
+@dataclass(frozen=True, slots=True)
+class _Fall:
+    """Why a front end does not do: the end of a sentence, and the line that forced it."""
+
+    front_end: FrontEnd
+    reason: str
+    source: SourceLine | None = None
 
 
 def capture(
-    model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, gate: bool = True
+    model: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    gate: bool = True,
+    front_end: str = "auto",
 ) -> Program:
     """Captures one call of a model as a Program.
 
-    Runs one step of the model and records it, compares a step of the recorded graph with it, and
-    falls back to the whole model as one opaque call where they differ. The model, its buffers,
-    gradients, the inputs and all random streams are left as they were.
+    Runs one step of the model and records it, and compares a step of the recorded graph with it.
+    Where the model as a whole cannot be recorded, or the steps differ, torch.export is tried, then
+    torch.export by way of dynamo, and then the whole model is one opaque call. The model, its
+    buffers, gradients, the inputs and all random streams are left as they were.
 
     Args:
         model: any module that runs eagerly on the sample call.
         args, kwargs: the sample call; tensors stay, everything else is pinned.
         gate: whether to run and compare one step (two forwards and two backwards).
+        front_end: ``"auto"``, or the only one to use: ``"symbolic"`` (the recording), ``"export"``,
+            ``"dynamo"`` or ``"opaque"``.
 
     Raises:
-        ModelError: the model has parameters that are not materialised (lazy modules).
+        ModelError: the model has parameters that are not materialised (lazy modules), or the
+            front end that was asked for cannot capture it exactly.
+        UnknownNameError: there is no such front end.
         Exception: whatever the model itself raises on this call, unchanged.
     """
+    check_choice(front_end)
     _refuse_lazy(model)
     call = Call.of(args, kwargs or {})
+    if front_end == "opaque":
+        return wrap_opaque(model, call, "it was asked for")
     if call.foreign:  # and not run either: a cache, say, would be written to
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
-        return wrap_opaque(model, call, f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+        fall = _Fall("symbolic", f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+        return _whole(model, call, [fall], front_end)
     with quiet_output(), _without_collector():
-        program = _record(model, call, gate=gate)
+        climb = _Climb(model, call, gate=gate)
+        program = climb.run(front_end)
         if isinstance(program, Delta):  # what the first forward of all sets up, later ones find
             state = ModelState(model)
             program.apply()
             try:
-                settled = _record(model, call, gate=gate, settled=program)
+                climb = _Climb(model, call, gate=gate, settled=program)
+                program = climb.run(front_end)
             finally:
                 state.restore()
-            assert isinstance(settled, Program)
-            return settled
-    return program
+            assert not isinstance(program, Delta)
+    return program or _whole(model, call, climb.falls, front_end)
 
 
-def _record(model: nn.Module, call: Call, *, gate: bool, settled: Delta | None = None) -> Program | Delta:
-    """Records one run; the change that it makes to the model where a run after that change may give more."""
-    state = ModelState(model)
-    recording = Recording(model, call, state)
-    eager = one_step(model, call, state, recording.forward, backward=gate)
-    if recording.drew:
-        recording = Recording(model, call, state, follow_random=True)
-        eager = one_step(model, call, state, recording.forward, backward=gate)
-    if compat.has_global_module_hooks():
-        return wrap_opaque(model, call, "hooks are registered on all modules")
-    program = recording.program(eager.changed)
-    if recording.unsettled and settled is None and eager.delta:
-        return eager.delta
-    if program is None:
-        assert recording.refusal is not None
-        return wrap_opaque(model, call, recording.refusal.reason, source=recording.refusal.source)
-    if settled is not None and (stays := settled.without(eager.delta)):
-        program.settle = stays.apply
-    if not gate:
-        return program
-    difference = _difference(program, call, state, eager)
-    if difference is not None:
-        return wrap_opaque(model, call, f"the gate refused the symbolic capture, because {difference}")
-    program.remarks.append(
-        Remark(
-            kind="passed",
-            stage="capture",
-            message=f"{program.name} was captured by the symbolic front end: one step equals eager in outputs, "
-            "gradients, buffers and random numbers.",
-        )
-    )
-    return program
-
-
-def _difference(program: Program, call: Call, state: ModelState, eager: Step) -> str | None:
-    """What tells a program from the eager model, whose recorded step is known."""
+def recorded(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program | None:
+    """What one more recording shows of a call, without a gate; None where the model cannot be recorded."""
     try:
-        step = program_step(program, call, state)
-        # The first eager step may be unlike all later ones: libraries import on their first call.
-        difference = compare(eager, step) and compare(eager_step(program.model, call, state), step)
-        if difference is None:
-            other: dict[str, Any] = {"seed": SEEDS[1], "backward": False}
-            again = eager_step(program.model, call, state, **other)
-            difference = compare(again, program_step(program, call, state, **other))
-    except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
-        return f"the captured graph raised {_one_line(error)}"
-    return difference
+        return capture(model, args, kwargs, gate=False, front_end="symbolic")
+    except ModelError:
+        return None
+
+
+def check_choice(front_end: str) -> None:
+    """Refuses what is no front end.
+
+    Raises:
+        UnknownNameError: it is none.
+    """
+    if front_end not in CHOICES:
+        raise UnknownNameError("capture front end", front_end, CHOICES)
+
+
+class _Climb:
+    """One way down the ladder: the first front end whose program is exact.
+
+    Args:
+        model: the user's model.
+        call: the sample call.
+        gate: whether a program is compared with eager before it is taken.
+        settled: what the model's first forward sets up, if that is done now.
+
+    Attributes:
+        falls: the front ends that did not do, in order.
+    """
+
+    def __init__(self, model: nn.Module, call: Call, *, gate: bool, settled: Delta | None = None) -> None:
+        self.model, self.call, self.gate, self.settled = model, call, gate, settled
+        self.state = ModelState(model)
+        self.falls: list[_Fall] = []
+
+    def run(self, front_end: str) -> Program | Delta | None:
+        """A program, or None; a change of the model where a run after that change may give more."""
+        if front_end in ("auto", "symbolic"):
+            recording, eager = self._record()
+            program = recording.program(eager.changed)
+            if recording.unsettled and self.settled is None and eager.delta:
+                return eager.delta
+            if compat.has_global_module_hooks():
+                self.falls.append(_Fall("symbolic", "hooks are registered on all modules"))
+            elif program is None:
+                assert recording.refusal is not None
+                self.falls.append(_Fall("symbolic", recording.refusal.reason, recording.refusal.source))
+            elif self._passes(program, eager):
+                return program
+            if front_end == "symbolic":
+                return None
+        else:
+            eager = eager_step(self.model, self.call, self.state, backward=self.gate)
+            if self.settled is None and eager.delta:
+                return eager.delta
+        return self._export(eager, ("export", "dynamo") if front_end == "auto" else (front_end,))  # type: ignore[arg-type]
+
+    def _record(self) -> tuple[Recording, Step]:
+        recording = Recording(self.model, self.call, self.state)
+        eager = one_step(self.model, self.call, self.state, recording.forward, backward=self.gate)
+        if recording.drew:
+            recording = Recording(self.model, self.call, self.state, follow_random=True)
+            eager = one_step(self.model, self.call, self.state, recording.forward, backward=self.gate)
+        return recording, eager
+
+    def _export(self, eager: Step, front_ends: Sequence[Literal["export", "dynamo"]]) -> Program | None:
+        from autopar.capture.exporting import ExportRefusedError, export_program
+
+        started = time.monotonic()
+        for front_end in front_ends:
+            seconds = time.monotonic() - started
+            if seconds > _PATIENCE:
+                self.falls.append(_Fall(front_end, f"it was not tried, since torch.export took {seconds:.0f} s"))
+                continue
+            try:
+                program = export_program(self.model, self.call, self.state, eager, front_end=front_end)
+            except ExportRefusedError as error:
+                self.falls.append(_Fall(front_end, str(error)))
+                continue
+            if self._passes(program, eager):
+                return program
+        return None
+
+    def _passes(self, program: Program, eager: Step) -> bool:
+        """Whether the program may be used; then it says so itself, and what it was preferred to."""
+        if self.settled is not None and (stays := self.settled.without(eager.delta)):
+            program.settle = stays.apply
+        difference = self._difference(program, eager) if self.gate else None
+        if difference is not None:
+            self.falls.append(
+                _Fall(program.front_end, f"the gate refused the {program.front_end} capture, because {difference}")
+            )
+            return False
+        program.remarks += map(_said, self.falls)
+        if self.gate:
+            program.remarks.append(
+                Remark(
+                    kind="passed",
+                    stage="capture",
+                    message=f"{program.name} was captured by the {program.front_end} front end: one step equals eager "
+                    "in outputs, gradients, buffers and random numbers.",
+                )
+            )
+        return True
+
+    def _difference(self, program: Program, eager: Step) -> str | None:
+        """What tells a program from the eager model, one step of which is known."""
+        call, state = self.call, self.state
+        try:
+            step = program_step(program, call, state)
+            # The first eager step may be unlike all later ones: libraries import on their first call.
+            difference = compare(eager, step) and compare(eager_step(program.model, call, state), step)
+            if difference is None:
+                other: dict[str, Any] = {"seed": SEEDS[1], "backward": False}
+                again = eager_step(program.model, call, state, **other)
+                difference = compare(again, program_step(program, call, state, **other))
+        except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
+            return f"the captured graph raised {one_line(error)}"
+        return difference
+
+
+def _whole(model: nn.Module, call: Call, falls: Sequence[_Fall], front_end: str) -> Program:
+    """The last rung, with what kept the model from the others.
+
+    Raises:
+        ModelError: another front end was asked for.
+    """
+    first, *others = falls
+    if front_end != "auto":
+        name = compat.original_class(model).__name__
+        raise ModelError(
+            f"The {front_end} front end cannot capture {name}: {first.reason}.",
+            mend="Leave the choice to autopar, with capture='auto'.",
+        )
+    program = wrap_opaque(model, call, first.reason, source=first.source)
+    program.remarks += map(_said, others)
+    return program
+
+
+def _said(fall: _Fall) -> Remark:
+    return Remark(
+        kind="analysis",
+        stage="capture",
+        message=f"The {fall.front_end} front end was not taken: {fall.reason}.",
+        source=fall.source,
+    )
 
 
 @contextmanager
@@ -118,11 +248,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _one_line(error: Exception) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0].rstrip(": .")
 
 
 def _refuse_lazy(model: nn.Module) -> None:

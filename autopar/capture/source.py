@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from autopar import compat
 from autopar.program import SourceLine
 
-__all__ = ["calling_line", "forward_line"]
+__all__ = ["calling_line", "forward_line", "line_of_trace", "one_line"]
 
 _LIBRARIES = tuple(
     str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).resolve().parents[1])
@@ -35,6 +36,22 @@ def forward_line(module: nn.Module) -> SourceLine | None:
     """Where the module's forward begins."""
     code = getattr(getattr(compat.original_class(module), "forward", None), "__code__", None)
     return None if code is None else SourceLine(code.co_filename, code.co_firstlineno)
+
+
+def line_of_trace(trace: str) -> SourceLine | None:
+    """The innermost line of the user's in a stack that was written down as text."""
+    for file, line in reversed(_TRACED.findall(trace)):
+        if _is_users(file):
+            return SourceLine(file, int(line))
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0].rstrip(": .")
+
+
+_TRACED = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @functools.cache

@@ -8,8 +8,6 @@ are pure). What would be wrong without a word is turned into a refusal of that m
 
 from __future__ import annotations
 
-import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from autopar import compat
-from autopar.capture.call import Call
+from autopar.capture.call import Call, input_names
 from autopar.capture.frames import Frame, Refusal, Rules, python_streams
 from autopar.capture.recorder import DRAWS, Recorder
 from autopar.capture.sizes import Size
@@ -79,7 +77,7 @@ class Recording:
             self.refusal = Refusal(self.model, reason, None)
             own = vars(self.model).get("forward")
             return own(*args, **kwargs) if own is not None else forward(self.model, *args, **kwargs)
-        names = _input_names(forward, self.call)
+        names = input_names(forward, self.call)
         recorder = Recorder(self.model, list(zip(names, inputs, strict=True)), follow_random=self.follow_random)
         rules = _Rules(recorder, self.state)
         root = Frame("", self.model, compat.ambient_modes())
@@ -325,20 +323,3 @@ _MENDS = {
     "it is a ScriptModule": "Pass the plain module instead of the scripted one.",
     "it has hooks": "Remove the hooks, or keep it: hooks run as they always did.",
 }
-
-
-def _input_names(forward: Callable[..., Any], call: Call) -> list[str]:
-    """Names for the tensor leaves: the forward's argument names, with a number for nested leaves."""
-    total = len(call.tensors) + len(call.constants)
-    args, kwargs = compat.tree_unflatten(list(range(total)), call.spec)
-    try:
-        bound = inspect.signature(forward).bind(None, *args, **kwargs)
-        by_argument = list(itertools.islice(bound.arguments.items(), 1, None))
-    except (TypeError, ValueError):
-        by_argument = [(f"arg{index}", value) for index, value in enumerate(args)] + list(kwargs.items())
-    names: dict[int, str] = {}
-    for argument, tree in by_argument:
-        leaves, _ = compat.tree_flatten(tree)
-        for number, leaf in enumerate(leaves):
-            names[leaf] = argument if len(leaves) == 1 else f"{argument}_{number}"
-    return [names[index] for index in range(total) if index not in call.constants]

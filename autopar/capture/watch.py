@@ -15,10 +15,10 @@ from autopar.capture.effects import watching_effects
 from autopar.capture.recorder import Recorder
 from autopar.capture.sizes import Size
 
-__all__ = ["PLAIN", "Patches", "watching"]
+__all__ = ["OF_EVERY_MODULE", "PLAIN", "Patches", "watching"]
 
 PLAIN = frozenset({bool, int, float, str, type(None), tuple})
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 Call = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -57,7 +57,7 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
         if changed and name in changed.get(id(module), ()) and recorder.active:
             recorder.refuse("it reads an attribute that an opaque module changes")
         value = object.__getattribute__(module, name)
-        if type(value) in PLAIN and name not in _OF_EVERY_MODULE and recorder.active:  # noqa: SIM102
+        if type(value) in PLAIN and name not in OF_EVERY_MODULE and recorder.active:  # noqa: SIM102
             if id(module) in known and name in vars(module):
                 recorder.frames[-1].attributes[module, name] = value
         return value

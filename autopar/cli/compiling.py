@@ -33,6 +33,7 @@ class Request:
         strategy: registered name; None takes the plan's, or ddp.
         options: options of the strategy.
         inputs: shapes of the arguments, such as ``"32x10"``.
+        capture: the front end, see ``autopar.capture.ladder.capture``.
         world_size: number of ranks, where it is known.
         pipeline: another pipeline of passes as text.
         plan: path of a plan to follow.
@@ -45,6 +46,7 @@ class Request:
     strategy: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
+    capture: str = "auto"
     world_size: int | None = None
     pipeline: str | None = None
     plan: str | None = None
@@ -70,12 +72,14 @@ def compile_script(request: Request) -> Compiled:
         AutoparError: anything that is wrong, with its exit code; nothing was written.
     """
     note("Loading PyTorch")
+    from autopar.capture.ladder import check_choice
     from autopar.compilation import compile_program
     from autopar.runtime.device import device_of
     from autopar.scripts.candidates import find_model
     from autopar.scripts.example_inputs import find_inputs
 
     # All that needs no model comes first, so that a typing mistake costs no capture.
+    check_choice(request.capture)
     strategy, plan = resolve_request(request)
     with contextlib.redirect_stdout(sys.stderr):
         found = find_model(request.spec, request.model)
@@ -92,6 +96,7 @@ def compile_script(request: Request) -> Compiled:
                     pipeline=request.pipeline,
                     plan=plan,
                     world_size=request.world_size,
+                    capture=request.capture,
                     stop_after=request.stop_after,
                     after=_printer(request.print_after),
                 )

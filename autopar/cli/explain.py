@@ -29,6 +29,7 @@ def explain(
     strategy: str | None,
     model: str | None,
     inputs: tuple[str, ...],
+    capture: str,
     pipeline: str | None,
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
@@ -45,6 +46,7 @@ def explain(
             strategy=strategy,
             options=read_options(pairs, bucket_cap_mb),
             inputs=inputs,
+            capture=capture,
             world_size=None,
             pipeline=pipeline,
         )

@@ -82,6 +82,12 @@ def compile_options(command: F) -> F:
                 metavar="SHAPE[:DTYPE]",
                 help="Shape of an argument, such as 32x10 or 8x128:int64; one for each argument.",
             ),
+            click.option(
+                "--capture",
+                default="auto",
+                metavar="NAME",
+                help="How the model becomes a graph: auto (the default), symbolic, export, dynamo or opaque.",
+            ),
             click.option("--passes", "pipeline", metavar="TEXT", help="Another pipeline of passes."),
             click.option("--bucket-cap-mb", type=float, metavar="MIB", help="Size of a gradient bucket (ddp)."),
             click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the strategy."),

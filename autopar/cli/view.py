@@ -39,6 +39,7 @@ def view(
     strategy: str | None,
     model: str | None,
     inputs: tuple[str, ...],
+    capture: str,
     pipeline: str | None,
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
@@ -52,7 +53,8 @@ def view(
     path = Path(file)
     if path.is_dir() or path.suffix == ".json":
         given = [strategy, model, inputs, pipeline, bucket_cap_mb, pairs, world_size]
-        document = _read(path, compiles=any(option not in (None, ()) for option in given))
+        compiles = capture != "auto" or any(option not in (None, ()) for option in given)
+        document = _read(path, compiles=compiles)
     else:
         from autopar.cli.compiling import Request, compile_script
 
@@ -63,6 +65,7 @@ def view(
                 strategy=strategy,
                 options=read_options(pairs, bucket_cap_mb),
                 inputs=inputs,
+                capture=capture,
                 world_size=world_size,
                 pipeline=pipeline,
             )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from torch import fx, nn
 
-from autopar.capture.aliasing import base_of, written_by
+from autopar.capture.aliasing import base_of, operation_name, written_by
 from autopar.partitioner.plan import ParameterSpec, Route
 from autopar.program import Program, info
 
 if TYPE_CHECKING:
     Dataflow = nx.DiGraph[str]
 
-__all__ = ["dataflow", "model_specs", "parameter_reads", "parameter_specs"]
+__all__ = ["attribute", "dataflow", "model_specs", "parameter_reads", "parameter_specs"]
 
 
 def dataflow(program: Program) -> Dataflow:
@@ -56,8 +56,7 @@ def parameter_reads(program: Program) -> dict[fx.Node, str]:
     canonical = _canonical(program)
     reads: dict[fx.Node, str] = {}
     for node in program.find("get_attr"):
-        owner, _, name = str(node.target).rpartition(".")
-        found = canonical.get(id(getattr(program.graph_module.get_submodule(owner), name)))
+        found = canonical.get(id(attribute(program.graph_module, str(node.target))))
         if found is not None:
             reads[node] = found
     return reads
@@ -110,11 +109,17 @@ def model_specs(model: nn.Module, *, hooked: Collection[str] = ()) -> list[Param
     return specs
 
 
+def attribute(root: nn.Module, target: str) -> Any:
+    """What a name in a graph stands for: a tensor or a module of ``root``, itself where the name is empty."""
+    owner, _, name = target.rpartition(".")
+    return getattr(root.get_submodule(owner), name) if target else root
+
+
 def _cuts_gradients(node: fx.Node, *, known: bool) -> bool:
     """Whether no gradient can flow through the node, for certain."""
     if node.op not in ("call_function", "call_method"):
         return False
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = operation_name(node)
     if name == "detach" or (name == "getattr" and node.args[1] == "data"):
         return True
     # A node of unknown dtype and no bytes returns no tensor, unless it wrote to one.

@@ -31,6 +31,9 @@ from tests.capture.models import (
     opaque_paths,
     run,
     writes_buffer,
+    writes_buffer_through_view,
+    writes_item_of_buffer,
+    writes_plain_tensor,
     x,
 )
 
@@ -84,10 +87,13 @@ def test_remark_points_at_the_line_that_forced_it() -> None:
     "middle", [m for m in REFUSED if m is not branches_on_values], ids=lambda middle: middle.__name__
 )
 def test_a_root_that_cannot_be_traced_is_one_call(middle: Callable[..., Any]) -> None:
-    """Capture never fails for a model that runs eagerly."""
+    """Capture never fails for a model that runs eagerly; torch.export takes what only writes to buffers."""
     program = capture(Part(middle), (x(),))
+    if middle in (writes_buffer, writes_buffer_through_view, writes_item_of_buffer, writes_plain_tensor):
+        assert program.front_end == "export"
+        return
     assert program.front_end == "opaque"
-    (remark,) = program.remarks
+    (remark,) = [one for one in program.remarks if one.kind == "missed"]
     assert "stays one opaque call as a whole: " in remark.message
     assert remark.nbytes == 4 * (16 + 4 + 4)
 
@@ -100,7 +106,7 @@ def test_random_numbers_of_python_keep_only_their_module_whole() -> None:
 
 def test_opaque_root_says_where() -> None:
     """The line that forced it is in the remark."""
-    (remark,) = capture(Part(counts), (x(),)).remarks
+    remark = capture(Part(counts), (x(),)).remarks[0]
     assert remark.source is not None
     assert remark.source.file.endswith("models.py")
 

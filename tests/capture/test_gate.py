@@ -16,6 +16,7 @@ from torch import fx, nn
 from autopar.capture import ladder
 from autopar.capture.ladder import capture
 from autopar.capture.symbolic import Recording
+from autopar.errors import ModelError
 from autopar.program import Program
 from tests.capture.models import Part, Trunk, dropout, gelu_mlp, opaque_paths, x
 
@@ -110,7 +111,23 @@ PLANTED: dict[Callable[[Program], None], str] = {
 
 @pytest.mark.parametrize(("bug", "reason"), PLANTED.items(), ids=[bug.__name__ for bug in PLANTED])
 def test_planted_bug_is_caught(bug: Callable[[Program], None], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Capture falls back to the model as it is, and says which difference it was."""
+    """The front end is not taken, and the reason says which difference it was."""
+    plant(bug, monkeypatch)
+    with pytest.raises(ModelError, match="the gate refused the symbolic capture, because ") as caught:
+        capture(Whole(), (x(),), front_end="symbolic")
+    assert any(part in str(caught.value) for part in reason.split("|"))
+
+
+def test_another_front_end_is_taken_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that differs costs its form and nothing else."""
+    plant(change_a_constant, monkeypatch)
+    program = capture(Whole(), (x(),))
+    assert program.front_end == "export"
+    assert "the gate refused the symbolic capture" in program.remarks[0].message
+
+
+def plant(bug: Callable[[Program], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a bug into every recorded program."""
 
     def wrong(self: Recording, changed: Any) -> Program | None:
         program = right(self, changed)
@@ -121,11 +138,6 @@ def test_planted_bug_is_caught(bug: Callable[[Program], None], reason: str, monk
 
     right = Recording.program
     monkeypatch.setattr(Recording, "program", wrong)
-    program = capture(Whole(), (x(),))
-    assert program.front_end == "opaque"
-    (remark,) = program.remarks
-    assert "the gate refused the symbolic capture" in remark.message
-    assert any(part in remark.message for part in reason.split("|"))
 
 
 def test_right_graph_passes() -> None:

@@ -106,7 +106,7 @@ def test_state_is_put_back_when_the_recorder_fails(monkeypatch: pytest.MonkeyPat
     model = gelu_mlp()
     before = picture(model)
     program = capture(model, (x(),))
-    assert program.front_end == "opaque"
+    assert program.front_end == "export"
     assert "planted" in program.remarks[0].message
     assert picture(model) == before
 

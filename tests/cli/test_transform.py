@@ -215,3 +215,25 @@ def test_files_have_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").mkdir()
     output.write_folder(tmp_path / "out", {"one": "1"})
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_front_end_can_be_chosen(command: Command, tmp_path: Path) -> None:
+    """With --capture export the graph is one of ATen operators, in the same files."""
+    file = tmp_path / "plain.py"
+    file.write_text(MODEL.replace("self.rnn.register_forward_hook(look)", "pass"))
+    ended = command("transform", str(file), *USUAL, "--capture", "export", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["front_end"] == "export"
+    assert ended.json["operation_level"] == 1
+    assert "torch.ops.aten.lstm.input(" in Path("out/transformed.py").read_text()
+
+
+def test_front_end_that_cannot_or_is_none(command: Command, model_file: Path) -> None:
+    """One sentence with the reason; an unknown one is a mistake in the call."""
+    ended = command("transform", str(model_file), *USUAL, "--capture", "export")
+    assert ended.code == 3
+    assert "The export front end cannot capture Net: of its submodule rnn (it has hooks)." in ended.err
+    ended = command("explain", str(model_file), *USUAL, "--capture", "exprot")
+    assert ended.code == 2
+    assert "Did you mean 'export'?" in ended.err
+    assert not Path("out").exists()

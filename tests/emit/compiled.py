@@ -19,10 +19,14 @@ SMALL = DDP(bucket_cap_mb=0.0001, first_bucket_mb=0.0001)
 
 
 def compiled(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, strategy: Strategy = SMALL
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    strategy: Strategy = SMALL,
+    capture: str = "auto",
 ) -> Compilation:
     """The compilation of a model, with buckets of about 100 bytes."""
-    return compile_program(model, args, kwargs or {}, strategy)
+    return compile_program(model, args, kwargs or {}, strategy, capture=capture)
 
 
 def printed(compilation: Compilation, file: Path, name: str) -> tuple[str, dict[str, Any]]:

@@ -266,6 +266,20 @@ class Stack(nn.Module):
         return x
 
 
+class Trained(nn.Module):
+    """A batch norm, dropout and a counter, which operators of torch.export write to by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(4, 8), nn.BatchNorm1d(8)
+        self.register_buffer("steps", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.steps.add_(1)
+        hidden = F.dropout(self.norm(self.fc(x)), training=self.training)
+        return {"out": hidden.view(x.shape[0] * 2, -1), "steps": self.steps + 0}
+
+
 def x(*shape: int) -> Tensor:
     """A tensor that is the same in every process."""
     return torch.randn(shape or (3, 4), generator=torch.Generator().manual_seed(0))

@@ -31,6 +31,19 @@ def test_printed_forward_equals_eager(case: str) -> None:
     assert spec == expected or case == "calls"  # named tuples of a file that was loaded twice
 
 
+@pytest.mark.parametrize("front_end", ["export", "dynamo"])
+def test_printed_operators_equal_eager(front_end: str) -> None:
+    """The operators of a graph of torch.export print, too: conditions on sizes, buckets, buffers and dropout."""
+    torch.manual_seed(0)
+    model, args = models.Trained(), (models.x(6, 4),)
+    compilation = compiled(model, args, capture=front_end)
+    assert compilation.program.front_end == front_end
+    text, namespace = printed(compilation, FILE, "Trained")
+    assert "ops.sync_gradients(" in text
+    assert "torch.ops.aten.batch_norm.default(" in text
+    assert_equal(step(model, namespace["forward"], args, {}), step(model, models.Trained.forward, args, {}))
+
+
 @pytest.mark.parametrize("case", models.CASES)
 def test_printed_file_names_no_temporary_none(case: str) -> None:
     """None of fx's own `x = None` lines, and no line over the limit but for names that are long themselves."""

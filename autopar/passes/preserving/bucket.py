@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from autopar import compat
+from autopar.capture.aliasing import written_reads
 from autopar.errors import OptionError
 from autopar.partitioner.buckets import assign_buckets
 from autopar.partitioner.plan import LocalParameter, ParameterSpec, Plan
 from autopar.passes.base import PassContext, PassResult
-from autopar.passes.dataflow import parameter_specs
+from autopar.passes.dataflow import attribute, parameter_specs
 from autopar.program import Program, Remark
 
 __all__ = ["AssignBuckets"]
@@ -108,8 +109,9 @@ def _with_what_other_calls_use(
 
 
 def _written_buffers(program: Program) -> list[str]:
-    """Buffers that forward may write: those of batch norms and of everything opaque."""
+    """Buffers that forward may write: those of batch norms and of everything opaque, and what operations write."""
     norms = [module for module in program.model.modules() if compat.has_running_statistics(module)]
     writers = [*norms, *program.opaque_modules().values()]
     written = {id(buffer) for module in writers for buffer in module.buffers()}
+    written |= {id(attribute(program.graph_module, name)) for name in written_reads(program.graph)}
     return [name for name, buffer in program.model.named_buffers() if id(buffer) in written]

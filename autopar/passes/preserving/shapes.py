@@ -9,10 +9,12 @@ import torch
 from torch import fx, nn
 
 from autopar import compat
+from autopar.capture.aliasing import written_reads
 from autopar.capture.call import fresh
 from autopar.capture.effects import quiet_output
 from autopar.capture.state import preserved
 from autopar.passes.base import PassContext, PassResult
+from autopar.passes.dataflow import attribute
 from autopar.program import Program, Remark, annotate
 
 __all__ = ["Shapes"]
@@ -51,17 +53,13 @@ class Shapes:
 
 
 def _changeable(program: Program) -> nn.Module:
-    """The modules that running the program may change; an operation changes none (capture saw to that)."""
+    """The modules that running the program may change; few operations change one (capture saw to that)."""
     if program.front_end == "opaque":
         return program.model
     targets = {str(node.target) for node in program.graph.nodes if node.op in ("call_module", "get_attr")}
-    found = [_fetch(program.graph_module, target) for target in targets]
+    targets |= {name.rpartition(".")[0] for name in written_reads(program.graph)}
+    found = [attribute(program.graph_module, target) for target in targets]
     return nn.ModuleList(module for module in found if isinstance(module, nn.Module))
-
-
-def _fetch(root: nn.Module, target: str) -> Any:
-    owner, _, name = target.rpartition(".")
-    return getattr(root.get_submodule(owner), name)
 
 
 class _Recorder(fx.Interpreter):
