@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format fuzz faults bench zoo docs clean
+.PHONY: help demo test lint types format fuzz faults bench parity zoo docs clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -54,6 +54,9 @@ faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say 
 
 bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
 	@$(RUN) -m benchmarks.overhead $(ARGS)
+
+parity: $(READY) ## torch's own DDP tests on the drop-in, 2 and 3 ranks; writes docs/parity.md
+	@$(RUN) -W ignore -m tests.parity $(ARGS)
 
 zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
 	@$(RUN) -W ignore -m tests.zoo $(ARGS)

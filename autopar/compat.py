@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 __all__ = [
     "RANGE_CHECKS",
+    "GradBucket",
     "GroupWork",
     "OpOverload",
     "accumulates_into_leaves",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 
+# What a communication hook is annotated to take (2.11-2.13).
+GradBucket: Any = getattr(torch.distributed, "GradBucket", object)
 # What c10d's collectives return; a subclass in Python may stand for it (2.11-2.13).
 GroupWork: Any = getattr(torch.distributed, "Work", object)
 
@@ -101,6 +104,22 @@ def storage_references(tensor: torch.Tensor) -> int:
     """How many tensors (and other owners) share the tensor's storage."""
     count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return count
+
+
+def distributed_debug() -> bool:
+    """Whether TORCH_DISTRIBUTED_DEBUG asks for more text (2.11-2.13: ``get_debug_level``)."""
+    module: Any = torch.distributed
+    return bool(module.get_debug_level() != module.DebugLevel.OFF)
+
+
+def mark_low_precision(parameter: nn.Parameter, dtype: torch.dtype) -> None:
+    """Gives a parameter what torch's DDP hangs on one that runs in another dtype (2.11-2.13).
+
+    Outside of a forward the low-precision copy holds no values there, either.
+    """
+    marked: Any = parameter
+    marked._fp_param = parameter.data
+    marked._mp_param = torch.empty(0, dtype=dtype, device=parameter.device)
 
 
 def group_timeout(group: Any) -> float | None:
@@ -167,6 +186,16 @@ def hands_gradient_to_caller(accumulator: Any) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def outside_compiled_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which ``torch.compile`` calls rather than traces (2.11-2.13: ``_disable_dynamo``).
+
+    ``torch.compiler.disable`` does the same, but imports dynamo at once, which takes seconds.
+    """
+    module: Any = torch
+    disabled: Callable[..., Any] = module._disable_dynamo(function)
+    return disabled
 
 
 def has_module_hooks(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ def assign_buckets(
     *,
     cap_bytes: int,
     first_cap_bytes: int,
+    caps_bytes: Sequence[int] = (),
 ) -> tuple[BucketSpec, ...]:
     """Fills buckets with parameters in the order in which their gradients become ready.
 
@@ -31,6 +32,8 @@ def assign_buckets(
         ready_order: names, first ready first.
         cap_bytes: size at which a bucket is closed, in bytes; 0 gives every parameter its own.
         first_cap_bytes: the same for the first bucket of each key: a small one starts early.
+        caps_bytes: a cap for each bucket of a key, the last one for all further ones, in the place of
+            the other two; nothing is joined then.
 
     Raises:
         OptionError: a cap is negative.
@@ -40,6 +43,7 @@ def assign_buckets(
             raise OptionError(
                 f"The bucket option {name} is {value} bytes.", mend="A cap is 0 or more: 0 is one parameter a bucket."
             )
+    sizes = caps_bytes or (first_cap_bytes, cap_bytes)
     by_name = {spec.name: spec for spec in parameters}
     order = [by_name[name] for name in ready_order if name in by_name]
     position = {spec.name: index for index, spec in enumerate(order)}
@@ -47,7 +51,7 @@ def assign_buckets(
     closed: list[list[ParameterSpec]] = []
     open_: dict[tuple[str, ...], list[ParameterSpec]] = {}
     filled: dict[tuple[str, ...], int] = {}
-    caps: dict[tuple[str, ...], int] = {}
+    counts: dict[tuple[str, ...], int] = {}
     for spec in order:
         if spec.layout == "sparse":
             closed.append([spec])
@@ -55,11 +59,12 @@ def assign_buckets(
         members = open_.setdefault(spec.key, [])
         members.append(spec)
         filled[spec.key] = filled.get(spec.key, 0) + spec.nbytes
-        if filled[spec.key] >= caps.get(spec.key, first_cap_bytes):
+        count = counts.get(spec.key, 0)
+        if filled[spec.key] >= sizes[min(count, len(sizes) - 1)]:
             closed.append(open_.pop(spec.key))
-            filled[spec.key], caps[spec.key] = 0, cap_bytes
+            filled[spec.key], counts[spec.key] = 0, count + 1
     for key, members in open_.items():
-        _close_last(closed, key, members, cap_bytes=cap_bytes, worthwhile=first_cap_bytes)
+        _close_last(closed, key, members, cap_bytes=cap_bytes, worthwhile=0 if caps_bytes else first_cap_bytes)
     closed.sort(key=lambda members: position[members[-1].name])
     return tuple(_bucket(index, members) for index, members in enumerate(closed))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,17 +15,21 @@ from autopar.errors import RankMismatchError
 from autopar.runtime.collectives import reporting
 from autopar.runtime.group import Group
 
-__all__ = ["check_equal", "copy_from_rank_0", "describe", "exchange"]
+__all__ = ["check_equal", "copy_from_rank", "describe", "exchange", "message_device", "text_from_rank"]
 
 _CHUNK_BYTES = 250 * 1024 * 1024
 
 
-def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, str]:
-    """What must be equal on all ranks, item by item and in order, as text."""
+def describe(model: nn.Module, options: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, str]:
+    """What must be equal on all ranks but the names to ``ignore``, item by item and in order, as text."""
     items = {f"option {name!r}": repr(value) for name, value in options.items()}
     for number, (name, p) in enumerate(model.named_parameters()):
+        if name in ignore:
+            continue
         items[f"parameter {number}"] = f"{name!r} {_layout(p)}, {'trainable' if p.requires_grad else 'frozen'}"
     for number, (name, buffer) in enumerate(model.named_buffers()):
+        if name in ignore:
+            continue
         items[f"buffer {number}"] = f"{name!r} {_layout(buffer)}"
     return items
 
@@ -81,11 +85,25 @@ def exchange(group: Group, value: Any) -> list[Any]:
     ]
 
 
-def copy_from_rank_0(group: Group, tensors: Sequence[torch.Tensor]) -> None:
-    """Overwrites the tensors with rank 0's, in flat messages of at most 250 MiB."""
+def text_from_rank(group: Group, text: str, *, rank: int) -> str:
+    """One rank's text, on all of them."""
+    assert group.handle is not None
+    source, device = dist.get_global_rank(group.handle, rank), message_device(group)
+    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+    size = torch.tensor([data.numel()], device=device)
+    with reporting(group, "the comparison of the ranks"):
+        dist.broadcast(size, source, group=group.handle)
+        if group.rank != rank:
+            data = torch.empty(int(size.item()), dtype=torch.uint8, device=device)
+        dist.broadcast(data, source, group=group.handle)
+    return bytes(data.cpu().numpy()).decode()
+
+
+def copy_from_rank(group: Group, tensors: Sequence[torch.Tensor], *, rank: int = 0) -> None:
+    """Overwrites the tensors with rank 0's, or another rank's, in flat messages of at most 250 MiB."""
     if group.handle is None:
         return
-    source = dist.get_global_rank(group.handle, 0)
+    source = dist.get_global_rank(group.handle, rank)
     kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
@@ -95,7 +113,7 @@ def copy_from_rank_0(group: Group, tensors: Sequence[torch.Tensor]) -> None:
             if flat.numel() == 0:
                 continue
             # as bytes, since backends do not know every dtype (gloo has no complex, no unsigned)
-            with reporting(group, f"the start, copying {len(chunk)} tensors from rank 0"):
+            with reporting(group, f"copying {len(chunk)} tensors from rank {rank}"):
                 dist.broadcast(flat.view(torch.uint8), source, group=group.handle)
             parts = flat.split([tensor.numel() for tensor in chunk])
             for tensor, part in zip(chunk, parts, strict=True):

@@ -45,15 +45,21 @@ class Bucket:
     """
 
     def __init__(
-        self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float, collectives: Collectives
+        self,
+        spec: BucketSpec,
+        parameters: Sequence[nn.Parameter],
+        *,
+        scale: float,
+        collectives: Collectives,
+        whole: bool = False,
     ) -> None:
         self.spec, self.parameters = spec, list(parameters)
-        shares = collectives.shares_memory
+        self._shares = shares = collectives.shares_memory
         self.scale, self.message_scale = (1.0, scale) if shares else (scale, 1.0)
         self.accumulators = [accumulate_node(p) for p in self.parameters]
         self.messages: list[torch.Tensor] = []
         self.missing: list[int] = []
-        self._solo = [i for i, p in enumerate(self.parameters) if not shares and p.nbytes >= _SOLO]
+        self._solo = [i for i, p in enumerate(self.parameters) if not (shares or whole) and p.nbytes >= _SOLO]
         shared = [i for i in range(len(self.parameters)) if i not in self._solo]
         self._large = [i for i in shared if self.scale != 1.0 and self.parameters[i].numel() >= _LARGE]
         self._small = [i for i in shared if i not in self._large]
@@ -106,6 +112,10 @@ class Bucket:
             else:
                 torch.mul(gradient, self.scale, out=results[i])
         self._results = [results[i] for i in range(len(self.parameters))]
+
+    def divide_by(self, count: int) -> None:
+        """Sets the scale of the next messages to 1 / ``count``."""
+        self.scale, self.message_scale = (1.0, 1.0 / count) if self._shares else (1.0 / count, 1.0)
 
     def views(self) -> Sequence[torch.Tensor]:
         """Fresh aliases of what travelled, in the parameters' shapes and strides.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,18 +12,22 @@ from torch.utils.hooks import RemovableHandle
 
 from autopar import compat, ops
 from autopar.compilation import Compilation
-from autopar.errors import RankMismatchError, RuntimeStateError
+from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.program import Program
-from autopar.runtime.agreement import check_equal, copy_from_rank_0, describe, exchange
+from autopar.runtime.agreed_plan import agree_on_plan
+from autopar.runtime.agreement import check_equal, copy_from_rank, describe
 from autopar.runtime.backends import start_collectives
+from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.buffers import BufferBroadcast
 from autopar.runtime.collectives import Collectives
+from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Runnable
 from autopar.runtime.group import join
 from autopar.runtime.slots import StateSlots
+from autopar.runtime.usage import ParameterUsage
 
 __all__ = ["DDPExecutor"]
 
@@ -38,7 +42,18 @@ class DDPExecutor:
         broadcast_buffers: send rank 0's buffers after each training forward.
         options: what must be equal on all ranks besides the model.
         init_sync: compare the models and copy rank 0's values at the start.
+        init_sync_buffers: compare and copy the buffers, too.
         backend: what carries gradients: ``"auto"``, ``"shm"`` or ``"torch"``.
+        comm_hook: what reduces a bucket in the place of an all-reduce.
+        ignore: names of parameters and buffers that each rank keeps to itself.
+        dynamic: graphs may differ from call to call and from rank to rank.
+        all_buffers: keep those equal, too, that forward only reads.
+
+    Attributes:
+        at_backward_end: called after each synchronised backward with the names of the parameters that
+            got no gradient; to be set before the first forward.
+        divisor: what sums of gradients are divided by where that is not the world size.
+        buffer_source: the rank whose buffers count.
 
     Raises:
         RankMismatchError: the ranks hold different models or options; raised alike on all.
@@ -57,9 +72,20 @@ class DDPExecutor:
         broadcast_buffers: bool,
         options: Mapping[str, Any],
         init_sync: bool = True,
+        init_sync_buffers: bool = True,
         backend: str = "auto",
+        comm_hook: CommHook | None = None,
+        ignore: Collection[str] = (),
+        dynamic: bool = False,
+        all_buffers: bool = False,
     ) -> None:
         self.model = model
+        self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
+        self.all_buffers = all_buffers
+        self.at_backward_end: Callable[[list[str]], None] | None = None
+        self.divisor: int | None = None
+        self.buffer_source = 0
+        self._uneven: tuple[int | None, int] = (None, 0)
         self.broadcast_buffers = broadcast_buffers
         self.backend = backend
         self.synchronise = True
@@ -70,8 +96,14 @@ class DDPExecutor:
         self._alarms: list[RemovableHandle] = []
         self.buffers: BufferBroadcast | None = None
         if init_sync and self.world_size > 1:
-            check_equal(self.group, describe(model, options), what="model and options")
-            copy_from_rank_0(self.group, [*model.parameters(), *model.buffers()])
+            own = self.ignore if init_sync_buffers else self.ignore | {name for name, _ in model.named_buffers()}
+            check_equal(self.group, describe(model, options, own), what="model and options")
+            copy_from_rank(self.group, self.shared_state(buffers=init_sync_buffers))
+
+    def shared_state(self, *, buffers: bool = True) -> list[torch.Tensor]:
+        """What all ranks have in common: parameters and buffers but the ignored ones."""
+        named = [*self.model.named_parameters(), *(self.model.named_buffers() if buffers else ())]
+        return [tensor for name, tensor in named if name not in self.ignore]
 
     def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
         """Compiles on every rank; all follow rank 0's plan, and all fail when one fails."""
@@ -83,33 +115,13 @@ class DDPExecutor:
             mine = attempt(None)
         except Exception as error:
             failure = error
-        reports = exchange(
-            self.group,
-            {
-                "error": None if failure is None else f"{type(failure).__name__}: {failure}",
-                "program": None if mine is None else mine.before.digest(),
-                "guarded": mine is not None and not mine.before.guards.none,
-                "plan": None if mine is None else mine.plan.to_json(),
-            },
-        )
-        if failure is not None:
-            raise failure
+        agreed = agree_on_plan(self.group, mine, failure, dynamic=self.dynamic)
         assert mine is not None
-        for rank, report in enumerate(reports):
-            if report["error"] is not None:
-                raise RankMismatchError(
-                    f"Rank {rank} could not compile the model: {report['error']}",
-                    mend="Mend that rank; the others stopped with it.",
-                )
-        # Ranks with other sizes or values in their batches may rightly have other graphs: the plan is one.
-        guarded = any(report["guarded"] for report in reports)
-        odd = next((rank for rank, r in enumerate(reports) if r["program"] != reports[0]["program"]), None)
-        odd = None if guarded else odd
-        if odd is not None:
-            codes = exchange(self.group, mine.before.code.strip().splitlines())
-            raise RankMismatchError(_first_difference(codes[0], codes[odd], odd), mend=_SAME_BRANCH)
-        agreed = Plan.from_json(reports[0]["plan"])
         return mine if agreed == Plan.from_json(mine.plan.to_json()) else attempt(agreed)
+
+    def follow_others(self) -> None:
+        """Does as ``agree`` and ``prepare`` on a rank without a batch: takes over the plan of the others."""
+        self._start_engine(agree_on_plan(self.group, None, None, dynamic=self.dynamic))
 
     def prepare(self, program: Program) -> Runnable:
         """A callable that runs the program and lets the engine see its outputs."""
@@ -175,25 +187,54 @@ class DDPExecutor:
             parameters = dict(self.model.named_parameters())
             collectives = start_collectives(
                 self.group,
-                self.backend,
+                self.backend if self.comm_hook is None else "torch",  # a hook's messages are torch's
                 device=device_of(self.model),
                 nbytes=sum(p.nbytes for p in parameters.values() if p.requires_grad),
             )
             self.collectives = collectives
-            self.engine = BucketEngine(plan, parameters, collectives)
+            self.engine = BucketEngine(plan, parameters, collectives, self.comm_hook)
             self._alarms = [
-                parameters[local.name].register_post_accumulate_grad_hook(_alarm(local)) for local in plan.local
+                parameters[local.name].register_post_accumulate_grad_hook(_alarm(local))
+                for local in plan.local
+                if local.name not in self.ignore
             ]
-            if self.broadcast_buffers and plan.buffers:
-                self.buffers = BufferBroadcast(self.model, plan.buffers, collectives, self.group.rank)
+            if self.at_backward_end is not None:
+                self.engine.usage = ParameterUsage(self.engine.buckets, self.at_backward_end)
+            optimizers = BackwardOptimizers(p for bucket in self.engine.buckets for p in bucket.parameters)
+            if optimizers:
+                self.engine.after_backward.append(optimizers.step)
+            constant = self._constant_buffers(plan)
+            if self.broadcast_buffers and (plan.buffers or constant):
+                self.buffers = BufferBroadcast(self.model, plan.buffers, constant, collectives, self.group)
                 self.engine.before_backward = self.buffers.launch
-                self.engine.after_backward = self.buffers.wait
+                self.engine.after_backward.append(self.buffers.wait)
         return self.engine
+
+    def _constant_buffers(self, plan: Plan) -> list[str]:
+        """Buffers that forward does not write but the script may."""
+        if not self.all_buffers:
+            return []
+        return [name for name, _ in self.model.named_buffers() if name not in self.ignore and name not in plan.buffers]
+
+    def shadow(self) -> None:
+        """Takes part in a backward of the other ranks without a batch of its own."""
+        assert self.engine is not None, "follow_others() comes first"
+        self._follow_uneven(self.engine)
+        self.engine.shadow()
+
+    def _follow_uneven(self, engine: BucketEngine) -> None:
+        """Tells the parts what uneven inputs have changed since the last step; mostly nothing."""
+        if (self.divisor, self.buffer_source) != self._uneven:
+            self._uneven = (self.divisor, self.buffer_source)
+            engine.divide_by(self.divisor or self.world_size)
+            if self.buffers is not None:
+                self.buffers.source = self.buffer_source
 
     def _begin(self, engine: BucketEngine) -> None:
         if self.buffers is not None:
             self.buffers.wait()
         engine.enabled = self.synchronise
+        self._follow_uneven(engine)
         engine.begin_forward()
 
     def _end(self, engine: BucketEngine, outputs: Any) -> None:
@@ -211,21 +252,6 @@ def _alarm(local: LocalParameter) -> Callable[[torch.Tensor], None]:
         )
 
     return refuse
-
-
-_SAME_BRANCH = "Let every rank take the same branches in forward, and give every rank inputs of one structure."
-
-
-def _first_difference(one: list[str], other: list[str], rank: int) -> str:
-    for index in range(max(len(one), len(other))):
-        left = one[index].strip() if index < len(one) else "nothing"
-        right = other[index].strip() if index < len(other) else "nothing"
-        if left != right:
-            return (
-                f"The ranks captured different graphs: line {index + 1} is {left!r} on rank 0, "
-                f"{right!r} on rank {rank}."
-            )
-    return f"The ranks captured different graphs (rank 0 and rank {rank})."
 
 
 def _calls_model(model: nn.Module) -> Runnable:

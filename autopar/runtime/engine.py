@@ -8,7 +8,6 @@ exactly once and in plan order, so that ranks cannot get out of step.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,11 +17,11 @@ from torch import nn
 from autopar import compat
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
-from autopar.runtime.bucket import Bucket, python_references
+from autopar.runtime.bucket_kinds import AnyBucket, make_buckets
 from autopar.runtime.collectives import Collectives, Work
-from autopar.runtime.sparse import SparseBucket
-
-_KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
+from autopar.runtime.comm_hook import CommHook
+from autopar.runtime.sync_node import NOBODYS, SyncGradients, sole_owner_references
+from autopar.runtime.usage import ParameterUsage
 
 __all__ = ["BucketEngine"]
 
@@ -34,29 +33,32 @@ class BucketEngine:
         plan: buckets and their order.
         parameters: the model's parameters by canonical name.
         collectives: the backend.
+        comm_hook: what reduces a bucket in the place of an all-reduce of its mean.
 
     Attributes:
         enabled: False while gradients are only accumulated (``no_sync``).
         steps: backwards finished so far, for messages.
         before_backward: called at the start of each synchronised backward.
-        after_backward: called at the end of each synchronised backward.
+        after_backward: called at the end of each synchronised backward, in this order.
+        usage: told which parameters got gradients; None where nobody asks.
     """
 
-    def __init__(self, plan: Plan, parameters: Mapping[str, nn.Parameter], collectives: Collectives) -> None:
-        self.plan, self.collectives = plan, collectives
+    def __init__(
+        self,
+        plan: Plan,
+        parameters: Mapping[str, nn.Parameter],
+        collectives: Collectives,
+        comm_hook: CommHook | None = None,
+    ) -> None:
+        self.plan, self.collectives, self.comm_hook = plan, collectives, comm_hook
         self.enabled = True
         self.steps = 0
         self.before_backward: Callable[[], None] | None = None
-        self.after_backward: Callable[[], None] | None = None
-        scale = 1.0 / collectives.world_size
-        self.buckets = [
-            _KINDS[spec.layout](
-                spec, [parameters[name] for name in spec.parameters], scale=scale, collectives=collectives
-            )
-            for spec in plan.buckets
-        ]
+        self.after_backward: list[Callable[[], None]] = []
+        self.usage: ParameterUsage | None = None
+        self.buckets = make_buckets(plan, parameters, collectives, hooked=comm_hook is not None)
         self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({_names(b)})" for b in self.buckets]
-        self._sole_owner = _sole_owner_references()
+        self._sole_owner = sole_owner_references()
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
         self._nested: set[int] = set()  # hook buckets that a backward inside backward contributed to
@@ -85,7 +87,7 @@ class BucketEngine:
         """The parameters again; the backward of this node fills the bucket."""
         if not self._synced_forward or not torch.is_grad_enabled():
             return parameters
-        synced: Sequence[torch.Tensor] = _SyncGradients.apply(self, self.buckets[bucket], *parameters)
+        synced: Sequence[torch.Tensor] = SyncGradients.apply(self, self.buckets[bucket], *parameters)
         return synced
 
     def watch(self, outputs: Iterable[Any]) -> None:
@@ -101,8 +103,31 @@ class BucketEngine:
         for bucket in self.buckets:
             self._hook(bucket)
 
+    def divide_by(self, count: int) -> None:
+        """Makes the gradients of the next backwards sums divided by ``count``; hooks divide by themselves."""
+        if self.comm_hook is None:
+            for bucket in self.buckets:
+                bucket.divide_by(count)
+
+    def shadow(self) -> None:
+        """Takes part in a backward of the other ranks, with zeros and without touching ``.grad``."""
+        if self.before_backward is not None:
+            self.before_backward()
+        for bucket in self.buckets:
+            bucket.load([None] * len(bucket.parameters), owners=NOBODYS)
+            self._loaded[bucket.spec.index] = None
+        self._launch_ready()
+        self._wait()
+        for bucket in self.buckets:
+            bucket.release()
+        self.steps += 1
+        self._reset()
+        for callback in self.after_backward:
+            callback()
+
     def close(self) -> None:
-        """Removes every hook."""
+        """Finishes what a backward that raised has sent, and removes every hook."""
+        self._abandon()
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -137,11 +162,11 @@ class BucketEngine:
         if self.before_backward is not None:
             self.before_backward()
 
-    def reduce(
-        self, bucket: Bucket | SparseBucket, gradients: Sequence[torch.Tensor | None]
-    ) -> Sequence[torch.Tensor | None]:
+    def reduce(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
+        if self.usage is not None:
+            self.usage.saw_all(bucket, gradients)
         if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
             return gradients
         if not self._active:
@@ -158,16 +183,14 @@ class BucketEngine:
             return views
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
-    def _reduce_now(
-        self, bucket: Bucket | SparseBucket, gradients: Sequence[torch.Tensor | None]
-    ) -> Sequence[torch.Tensor | None]:
-        bucket.load(gradients, owners=_NOBODYS)
-        for message in bucket.messages:
-            self.collectives.all_reduce(message, self._label(bucket), bucket.message_scale).wait()
+    def _reduce_now(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        bucket.load(gradients, owners=NOBODYS)
+        for work in self._send(bucket):
+            work.wait()
         views = bucket.views()
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
 
-    def _hook(self, bucket: Bucket | SparseBucket) -> None:
+    def _hook(self, bucket: AnyBucket) -> None:
         index = bucket.spec.index
         if index in self._hooked:
             return
@@ -175,7 +198,7 @@ class BucketEngine:
         for parameter in bucket.parameters:
             self._hooks.append(parameter.register_post_accumulate_grad_hook(self._on_accumulated(bucket)))
 
-    def _on_accumulated(self, bucket: Bucket | SparseBucket) -> Callable[[torch.Tensor], None]:
+    def _on_accumulated(self, bucket: AnyBucket) -> Callable[[torch.Tensor], None]:
         index = bucket.spec.index
 
         def note(parameter: torch.Tensor) -> None:
@@ -183,6 +206,8 @@ class BucketEngine:
                 return
             if not self._active:
                 self._activate()
+            if self.usage is not None:
+                self.usage.saw(bucket, parameter)
             if compat.graph_task() != self._task:
                 self._nested.add(index)
             if index in self._loaded:
@@ -202,16 +227,20 @@ class BucketEngine:
 
         return note
 
-    def _load_from_grad(self, bucket: Bucket | SparseBucket) -> None:
+    def _load_from_grad(self, bucket: AnyBucket) -> None:
         local = [parameter.grad for parameter in bucket.parameters]
         self._loaded[bucket.spec.index] = local
-        bucket.load(local, owners=_NOBODYS)
+        bucket.load(local, owners=NOBODYS)
 
     def _launch_ready(self) -> None:
         while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
-            bucket = self.buckets[len(self._works)]
-            label, scale = self._label(bucket), bucket.message_scale
-            self._works.append([self.collectives.all_reduce(message, label, scale) for message in bucket.messages])
+            self._works.append(self._send(self.buckets[len(self._works)]))
+
+    def _send(self, bucket: AnyBucket) -> list[Work]:
+        if self.comm_hook is not None:
+            return [self.comm_hook.send(bucket, is_last=bucket is self.buckets[-1])]
+        label, scale = self._label(bucket), bucket.message_scale
+        return [self.collectives.all_reduce(message, label, scale) for message in bucket.messages]
 
     def _finish(self) -> None:
         for bucket in self.buckets:
@@ -228,13 +257,17 @@ class BucketEngine:
             bucket.release()
         self.steps += 1
         self._reset()
-        if self.after_backward is not None:
-            self.after_backward()
+        for callback in self.after_backward:
+            callback()
+        if self.usage is not None:
+            self.usage.finish()
 
     def _abandon(self) -> None:
         """Clears what a backward that raised left behind."""
         self._wait()
         self._reset()
+        if self.usage is not None:
+            self.usage.forget()
 
     def _wait(self) -> None:
         for messages in self._works:
@@ -249,56 +282,14 @@ class BucketEngine:
         self._fired = {}
         self._loaded = {}
 
-    def _label(self, bucket: Bucket | SparseBucket) -> str:
+    def _label(self, bucket: AnyBucket) -> str:
         return f"step {self.steps}, {self._titles[bucket.spec.index]}"
-
-
-class _SyncGradients(torch.autograd.Function):
-    """Identity whose backward runs when the gradients of all of a bucket's parameters are complete."""
-
-    @staticmethod
-    def forward(ctx: Any, engine: BucketEngine, bucket: Bucket | SparseBucket, *parameters: torch.Tensor) -> Any:
-        ctx.engine, ctx.bucket = engine, bucket
-        ctx.set_materialize_grads(False)
-        # detach() instead of the parameter itself: returning an input costs a view_as each
-        # (1.2 against 0.8 ms for 128 parameters, torch 2.13 on CPU)
-        return tuple([parameter.detach() for parameter in parameters])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor | None) -> Any:
-        return (None, None, *ctx.engine.reduce(ctx.bucket, gradients))
-
-
-_NOBODYS = 0
-
-
-@functools.cache
-def _sole_owner_references() -> int:
-    """What ``python_references`` gives inside a node's backward for a gradient that nobody else has.
-
-    Measured on a gradient of which that is known, because the number differs between versions of
-    Python: it counts the argument tuples on the way from autograd to ``Bucket.load``.
-    """
-    counts: list[int] = []
-
-    class Probe:
-        def reduce(self, bucket: None, gradients: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-            for i in range(len(gradients)):
-                gradient = gradients[i]
-                counts.append(python_references(gradient))
-            return gradients
-
-    with torch.enable_grad():
-        weight = torch.ones(2, 2, requires_grad=True)
-        (synced,) = _SyncGradients.apply(Probe(), None, weight)
-        torch.autograd.grad(torch.nn.functional.linear(torch.ones(1, 2), synced).sum(), weight)
-    return counts[0]
 
 
 def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
     return any(p.grad is not None or compat.runs_user_hooks(p) for p in parameters)
 
 
-def _names(bucket: Bucket | SparseBucket) -> str:
+def _names(bucket: AnyBucket) -> str:
     first, count = bucket.spec.parameters[0], len(bucket.spec.parameters)
     return first if count == 1 else f"{first} and {count - 1} more"

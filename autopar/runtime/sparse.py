@@ -22,12 +22,19 @@ class SparseBucket:
         parameters: that parameter.
         scale: factor on the gradient before the sum.
         collectives: the backend, which has no say here.
+        whole: as it always is.
     """
 
     message_scale = 1.0
 
     def __init__(
-        self, spec: BucketSpec, parameters: Sequence[nn.Parameter], *, scale: float, collectives: Collectives
+        self,
+        spec: BucketSpec,
+        parameters: Sequence[nn.Parameter],
+        *,
+        scale: float,
+        collectives: Collectives,
+        whole: bool = True,
     ) -> None:
         assert len(parameters) == 1, "a parameter with sparse gradients travels alone"
         self.spec, self.parameters, self.scale = spec, list(parameters), scale
@@ -47,6 +54,10 @@ class SparseBucket:
             self.messages = [torch.sparse_coo_tensor(rows, entries, parameter.shape)]
         else:
             self.messages = [gradient.detach() * self.scale]
+
+    def divide_by(self, count: int) -> None:
+        """Sets the scale of the next messages to 1 / ``count``."""
+        self.scale = 1.0 / count
 
     def views(self) -> Sequence[torch.Tensor]:
         """The gradient that travelled."""

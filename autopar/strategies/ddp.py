@@ -15,6 +15,8 @@ from autopar.runtime.executor import Executor
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from autopar.runtime.comm_hook import CommHook
+
 __all__ = ["BACKENDS", "DDP"]
 
 BACKENDS = ("auto", "shm", "torch")
@@ -31,9 +33,17 @@ class DDP:
         timeout: seconds that a rank waits for the others, for a process group made here.
         process_group: the ranks to train with; None is the default group.
         init_sync: compare the models at the start and copy rank 0's values to the others.
+        init_sync_buffers: compare and copy the buffers, too.
         backend: what carries the gradients: ``"shm"`` (shared memory, for ranks on one host that train
             on the CPU), ``"torch"`` (the process group's own: gloo, nccl), or ``"auto"``: the first
             that can be had. The variable ``AUTOPAR_BACKEND`` decides where this says ``"auto"``.
+        bucket_caps_mb: a size for each bucket, in MiB, the last one for all further ones; in the place
+            of ``bucket_cap_mb`` and ``first_bucket_mb``.
+        comm_hook: reduces each bucket in the place of an all-reduce; torch's hooks run as they are.
+        ignore: names of parameters and buffers that each rank keeps to itself.
+        dynamic: the forward may use other parameters at another call or on another rank, so that those
+            which the first call leaves out get a place in a bucket, too.
+        all_buffers: keep those buffers equal, too, that forward only reads but the script may change.
     """
 
     bucket_cap_mb: float = 25.0
@@ -42,12 +52,19 @@ class DDP:
     timeout: float = 300.0
     process_group: ProcessGroup | None = None
     init_sync: bool = True
+    init_sync_buffers: bool = True
     backend: str = "auto"
+    bucket_caps_mb: tuple[float, ...] = ()
+    comm_hook: CommHook | None = None
+    ignore: tuple[str, ...] = ()
+    dynamic: bool = False
+    all_buffers: bool = False
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
-        for option in ("bucket_cap_mb", "first_bucket_mb", "timeout"):
-            value = getattr(self, option)
+        numbers = {option: getattr(self, option) for option in ("bucket_cap_mb", "first_bucket_mb", "timeout")}
+        numbers |= {f"bucket_caps_mb[{place}]": cap for place, cap in enumerate(self.bucket_caps_mb)}
+        for option, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise OptionError(f"The option {option} is {value!r}.", mend="It must be a number, 0 or more.")
         if self.backend not in BACKENDS:
@@ -60,11 +77,19 @@ class DDP:
 
     def options(self) -> Mapping[str, Any]:
         """What must be equal on all ranks."""
+        chosen = {
+            "bucket_caps_mb": list(self.bucket_caps_mb),
+            "comm_hook": None if self.comm_hook is None else self.comm_hook.name,
+            "ignore": list(self.ignore),
+            "dynamic": self.dynamic,
+            "all_buffers": self.all_buffers,
+        }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
             "first_bucket_mb": self.first_bucket_mb,
             "broadcast_buffers": self.broadcast_buffers,
             "backend": self.backend,
+            **{name: value for name, value in chosen.items() if value},
         }
 
     def start(self, model: nn.Module) -> Executor:
@@ -78,5 +103,10 @@ class DDP:
             broadcast_buffers=self.broadcast_buffers,
             options=self.options(),
             init_sync=self.init_sync,
+            init_sync_buffers=self.init_sync_buffers,
             backend=self.backend,
+            comm_hook=self.comm_hook,
+            ignore=self.ignore,
+            dynamic=self.dynamic,
+            all_buffers=self.all_buffers,
         )

@@ -59,13 +59,16 @@ class AssignBuckets:
             # The plan may come from another branch of the model, in whose order its buckets are.
             own = program.ready_order if program.guards.none else ()
             return PassResult(dataclasses.replace(program, plan=ctx.plan, ready_order=own), changed=True)
-        specs, order = _with_what_other_calls_use(program, specs)
+        ignored = set(ctx.options.get("ignore", ()))
+        specs, order = _with_what_other_calls_use(program, specs, always=ctx.options.get("dynamic", False))
+        order = tuple(name for name in order if name not in ignored)
         cap = round(self.cap_mb * MIB)
         buckets = assign_buckets(
             specs,
             order,
             cap_bytes=cap,
             first_cap_bytes=min(cap, round(self.first_mb * MIB)),
+            caps_bytes=[round(cap_mb * MIB) for cap_mb in ctx.options.get("bucket_caps_mb", ())],
         )
         placed = {name for bucket in buckets for name in bucket.parameters}
         plan = Plan(
@@ -75,11 +78,14 @@ class AssignBuckets:
             parameters=tuple(specs),
             buckets=buckets,
             local=tuple(
-                LocalParameter(name=spec.name, reason="no path leads from it to an output")
+                LocalParameter(
+                    name=spec.name,
+                    reason="it is to be ignored" if spec.name in ignored else "no path leads from it to an output",
+                )
                 for spec in specs
                 if spec.name not in placed
             ),
-            buffers=tuple(_written_buffers(program)),
+            buffers=tuple(name for name in _written_buffers(program) if name not in ignored),
             program=program.digest(),
             options=ctx.options,
         )
@@ -92,16 +98,16 @@ class AssignBuckets:
 
 
 def _with_what_other_calls_use(
-    program: Program, specs: list[ParameterSpec]
+    program: Program, specs: list[ParameterSpec], *, always: bool
 ) -> tuple[list[ParameterSpec], tuple[str, ...]]:
     """Specs and ready order with the parameters that this graph leaves out, where another call may use them.
 
     A graph that rests on sizes or values of its inputs is one of several: on another rank, or in
     the next step, another branch may run. Hooks gather what comes then; where nothing comes on any
-    rank, ``.grad`` stays None.
+    rank, ``.grad`` stays None. ``always`` says that any graph is one of several.
     """
     order = program.ready_order
-    if program.guards.none:
+    if program.guards.none and not always:
         return specs, order
     idle = [spec.name for spec in specs if spec.name not in order]
     hooked = [dataclasses.replace(spec, route="hook") if spec.name in idle else spec for spec in specs]

@@ -1,0 +1,38 @@
+"""Makes a plan's buckets: a flat one for dense gradients, another kind for a sparse one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from torch import nn
+
+from autopar.partitioner.plan import Plan
+from autopar.runtime.bucket import Bucket
+from autopar.runtime.collectives import Collectives
+from autopar.runtime.sparse import SparseBucket
+
+__all__ = ["AnyBucket", "make_buckets"]
+
+AnyBucket: TypeAlias = "Bucket | SparseBucket"
+_KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
+
+
+def make_buckets(
+    plan: Plan, parameters: Mapping[str, nn.Parameter], collectives: Collectives, *, hooked: bool
+) -> list[AnyBucket]:
+    """The buckets, in launch order.
+
+    Args:
+        plan: says what is in them.
+        parameters: the model's, by canonical name.
+        collectives: the backend.
+        hooked: a communication hook reduces them: sums that it divides itself, in one message each.
+    """
+    scale = 1.0 if hooked else 1.0 / collectives.world_size
+    return [
+        _KINDS[spec.layout](
+            spec, [parameters[name] for name in spec.parameters], scale=scale, collectives=collectives, whole=hooked
+        )
+        for spec in plan.buckets
+    ]
