@@ -192,5 +192,5 @@ def error_when_alone() -> Any:
 def test_a_rank_that_goes_away_at_the_start(ranks: Ranks) -> None:
     """The others say what they were doing."""
     kind, text = ranks(error_when_alone, 2, lost=[1])[0]
-    assert kind == "LaunchError"
+    assert kind == "RankLostError"
     assert "Rank 0 of 2 lost the others at the comparison of the ranks" in text
