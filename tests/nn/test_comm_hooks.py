@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel as TorchDDP
 
+import autopar
 from autopar.nn import DistributedDataParallel
+from autopar.runtime.comm_hook import CommHook
 from tests.nn.wrapped import Norm, pair, start
 from tests.runtime.pairs import Ranks, differences, seeded
 
@@ -92,3 +96,21 @@ def test_what_is_no_hook_is_refused(ranks: Ranks) -> None:
         assert said[0].startswith("TypeError: Communication hook must be callable")
         assert said[1].startswith("ValueError: Communication hook: bucket annotation")
         assert said[2].startswith("RuntimeError: A communication hook can be registered once")
+
+
+def parallelized_with_hook() -> list[str]:
+    """What differs from torch's DDP with the same hook."""
+    start()
+    module = Norm()
+    theirs = TorchDDP(copy.deepcopy(module), bucket_cap_mb=25)
+    theirs.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    mine = autopar.parallelize(module, "ddp", comm_hook=CommHook(None, default_hooks.fp16_compress_hook))
+    for model in (mine, theirs):
+        seeded()
+        model(torch.randn(6, 4)).square().sum().backward()
+    return differences(mine, theirs)
+
+
+def test_parallelize_takes_a_hook(ranks: Ranks) -> None:
+    """As an option of ``ddp``."""
+    assert ranks(parallelized_with_hook, 2) == [[], []]

@@ -35,3 +35,26 @@ def test_join_trains_as_torch_does(ranks: Ranks, batches: list[int], interval: i
     """Bit for bit, also with a rank that has no batch at all, with accumulation, and without rank 0's buffers."""
     last = str(batches.index(max(batches)))
     assert ranks(train_unevenly, 2, batches, initial, interval) == [[last]] * 2
+
+
+def stopped_early() -> tuple[int, str]:
+    """How many steps this rank trained, and what ended them, with one batch on rank 0 and three on rank 1."""
+    rank = start()
+    model, _ = pair(Norm)
+    steps = 0
+    try:
+        with model.join(throw_on_early_termination=True):
+            for _ in range(1 + 2 * rank):
+                model(torch.randn(6, 4)).sum().backward()
+                steps += 1
+    except RuntimeError as error:
+        return steps, str(error)
+    return steps, "nothing"
+
+
+def test_all_ranks_stop_when_one_has_no_batch(ranks: Ranks) -> None:
+    """Where they are asked to, each with torch's error."""
+    (first, own), (second, others) = ranks(stopped_early, 2)
+    assert (first, second) == (1, 1)
+    assert own == "Rank 0 exhausted all inputs."
+    assert "Detected at least one rank that exhausted inputs" in others
