@@ -38,6 +38,7 @@ def verify(
     pipeline: str | None,
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
+    capture: str,
     nproc: int,
     steps: int,
     optimizer: str,
@@ -53,7 +54,15 @@ def verify(
     process on the same parts of the batch; and lie as near to a training on the whole batch as rounding allows.
     The file's definitions are executed in every process; its training code is not.
     """
-    _refuse_together(program, plan=plan, strategy=strategy, passes=pipeline, option=pairs, bucket_cap_mb=bucket_cap_mb)
+    _refuse_together(
+        program,
+        plan=plan,
+        strategy=strategy,
+        passes=pipeline,
+        option=pairs,
+        bucket_cap_mb=bucket_cap_mb,
+        capture=capture != "auto",
+    )
     note("Loading PyTorch")
     from autopar.cli.compiling import Request, resolve_request
     from autopar.verification import Settings, verify_source
@@ -61,13 +70,14 @@ def verify(
 
     options = read_options(pairs, bucket_cap_mb)
     chosen, given = resolve_request(
-        Request(spec=file, strategy=strategy, options=options, pipeline=pipeline, plan=plan)
+        Request(spec=file, strategy=strategy, options=options, pipeline=pipeline, plan=plan, capture=capture)
     )
     settings = Settings(
         strategy=chosen.name,
         options=options,
         pipeline=pipeline,
         plan=given,
+        capture=capture,
         nproc=nproc,
         steps=steps,
         optimizer=optimizer.lower(),

@@ -90,7 +90,13 @@ def _parallel(model: nn.Module, values: Mapping[str, torch.Tensor], call: Call, 
         return attachment
     if os.environ.get("RANK", "0") == "0":  # on the others they have to arrive by the strategy's own doing
         _set_values(model, values)
-    parallelize(model, settings.strategy_object(), pipeline=settings.pipeline, plan=settings.plan)
+    parallelize(
+        model,
+        settings.strategy_object(),
+        pipeline=settings.pipeline,
+        plan=settings.plan,
+        capture=settings.capture,
+    )
     attachment = attachment_of(model)
     assert attachment is not None
     attachment.compile(*call)

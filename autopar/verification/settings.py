@@ -39,6 +39,7 @@ class Settings:
         options: options of the strategy, for a name.
         pipeline: another pass pipeline than the strategy's, as text.
         plan: a plan to follow.
+        capture: the front end, as for ``autopar.parallelize``.
         nproc: ranks, or replicas of ``data_parallel``.
         steps: training steps.
         optimizer: a name in ``OPTIMIZERS``.
@@ -53,6 +54,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     pipeline: str | None = None
     plan: Plan | None = None
+    capture: str = "auto"
     nproc: int = 2
     steps: int = 5
     optimizer: str = "adamw"

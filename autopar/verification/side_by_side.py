@@ -38,6 +38,7 @@ def verify(
     lr: float | None = None,
     loss: LossOf | None = None,
     pipeline: str | None = None,
+    capture: str = "auto",
     plan: Plan | None = None,
     **options: Any,
 ) -> Report:
@@ -60,6 +61,7 @@ def verify(
         loss: takes what the model returns, gives a scalar; by default the model's own loss where it returns
             one, else the mean square of its outputs.
         pipeline: another pipeline of passes.
+        capture: the front end, as for ``autopar.parallelize``.
         plan: a plan to follow.
         **options: options of the strategy.
 
@@ -75,7 +77,7 @@ def verify(
     from autopar.api import as_call
 
     settings = Settings(
-        strategy=strategy, options=options, pipeline=pipeline, plan=plan, nproc=nproc, steps=steps,
+        strategy=strategy, options=options, pipeline=pipeline, capture=capture, plan=plan, nproc=nproc, steps=steps,
         optimizer=optimizer, lr=lr,
     )  # fmt: skip
     return verify_source(ObjectSource(model=model, call=as_call(example_inputs), loss=loss), settings)
