@@ -198,6 +198,8 @@ class Program:
             None; the graph is that of later forwards. None where a first forward changes nothing.
         guards: on which sizes and values of its inputs the graph rests.
         regions: by name; which nodes they hold is in the annotations of these (``NodeInfo.region``).
+        arrivals: trainable parameters in the order in which one eager backward completed their
+            gradients; empty where none was run.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
         ready_order: trainable parameters in the order in which their gradients become ready.
@@ -215,6 +217,7 @@ class Program:
     settle: Callable[[], None] | None = None
     guards: Guards = field(default_factory=Guards)
     regions: Mapping[str, Region] = field(default_factory=dict)
+    arrivals: tuple[str, ...] = ()
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
     ready_order: tuple[str, ...] = ()

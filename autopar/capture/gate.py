@@ -39,6 +39,7 @@ class Step:
         differentiable: for each leaf, whether it requires a gradient.
         inputs: the input tensors after the step.
         gradients: by parameter; None where there is no path.
+        arrivals: parameters in the order in which backward completed their gradients.
         failure: what backward raised instead of giving gradients; empty where it did not.
         buffers: by name.
         changed: modules and the names of what the forward changed in them.
@@ -51,6 +52,7 @@ class Step:
     differentiable: Sequence[bool]
     inputs: Sequence[torch.Tensor]
     gradients: Mapping[str, torch.Tensor | None]
+    arrivals: tuple[str, ...]
     failure: str
     buffers: Mapping[str, torch.Tensor]
     changed: Mapping[nn.Module, Sequence[str]]
@@ -147,7 +149,7 @@ def one_step(
             inputs = fresh(call.tensors)
             outputs, structure = take_apart(forward(inputs))
             random = RandomStreams()
-            gradients, failure = _gradients(outputs if backward else [], trainable)
+            gradients, arrivals, failure = _gradients(outputs if backward else [], trainable)
         buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
         # An output may be memory of the model's that is put back below.
@@ -161,6 +163,7 @@ def one_step(
         differentiable=differentiable,
         inputs=[tensor.detach() for tensor in inputs],
         gradients=gradients,
+        arrivals=arrivals,
         failure=failure,
         buffers=buffers,
         changed=changed,
@@ -171,19 +174,34 @@ def one_step(
 
 def _gradients(
     outputs: Sequence[Any], trainable: Mapping[str, nn.Parameter]
-) -> tuple[dict[str, torch.Tensor | None], str]:
-    """Every parameter's gradient, and what backward raised if it did: that is no reason to stop here."""
+) -> tuple[dict[str, torch.Tensor | None], tuple[str, ...], str]:
+    """Every parameter's gradient, their order, and what backward raised if it did: that is no reason to stop here."""
     nothing: dict[str, torch.Tensor | None] = dict.fromkeys(trainable)
     loss = _loss(outputs)
     if loss is None or not trainable:
-        return nothing, ""
+        return nothing, (), ""
     parameters = list(trainable.values())
+    seen: dict[str, None] = {}
     differentiate = _through_grad if _checkpoints_reentrantly(loss) else _beside_grad
+    hooks = [parameter.register_hook(_noting(name, seen)) for name, parameter in trainable.items()]
     try:
         found = differentiate(loss, parameters)
     except Exception as error:
-        return nothing, type(error).__name__
-    return dict(zip(trainable, found, strict=True)), ""
+        return nothing, (), type(error).__name__
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return dict(zip(trainable, found, strict=True)), tuple(seen), ""
+
+
+def _noting(name: str, seen: dict[str, None]) -> Callable[[torch.Tensor], None]:
+    """A hook that notes when a gradient is there; the last time counts, since reentrant backwards add to it."""
+
+    def note(gradient: torch.Tensor) -> None:
+        seen.pop(name, None)
+        seen[name] = None
+
+    return note
 
 
 def _loss(outputs: Sequence[Any]) -> torch.Tensor | None:

@@ -86,7 +86,9 @@ def capture(
             finally:
                 state.restore()
             assert not isinstance(program, Delta)
-    return program or _whole(model, call, climb.falls, front_end)
+    program = program or _whole(model, call, climb.falls, front_end)
+    program.arrivals = climb.arrivals
+    return program
 
 
 def recorded(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program | None:
@@ -118,17 +120,20 @@ class _Climb:
 
     Attributes:
         falls: the front ends that did not do, in order.
+        arrivals: parameters in the order in which the eager step completed their gradients.
     """
 
     def __init__(self, model: nn.Module, call: Call, *, gate: bool, settled: Delta | None = None) -> None:
         self.model, self.call, self.gate, self.settled = model, call, gate, settled
         self.state = ModelState(model)
         self.falls: list[_Fall] = []
+        self.arrivals: tuple[str, ...] = ()
 
     def run(self, front_end: str) -> Program | Delta | None:
         """A program, or None; a change of the model where a run after that change may give more."""
         if front_end in ("auto", "symbolic"):
             recording, eager = self._record()
+            self.arrivals = eager.arrivals
             program = recording.program(eager.changed)
             if recording.unsettled and self.settled is None and eager.delta:
                 return eager.delta
@@ -143,6 +148,7 @@ class _Climb:
                 return None
         else:
             eager = eager_step(self.model, self.call, self.state, backward=self.gate)
+            self.arrivals = eager.arrivals
             if self.settled is None and eager.delta:
                 return eager.delta
         return self._export(eager, ("export", "dynamo") if front_end == "auto" else (front_end,))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ The dataflow is a ``networkx.DiGraph`` whose nodes carry ``kind``:
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -17,7 +18,7 @@ import networkx as nx
 if TYPE_CHECKING:
     Dataflow = nx.DiGraph[str]
 
-__all__ = ["backward_ready_order", "unreachable_parameters"]
+__all__ = ["backward_ready_order", "observed_order", "unreachable_parameters"]
 
 
 def backward_ready_order(dag: Dataflow) -> list[str]:
@@ -62,6 +63,27 @@ def backward_ready_order(dag: Dataflow) -> list[str]:
             else:
                 heapq.heappush(ready, (-dag.nodes[source]["index"], source))
         order += sorted(finished, key=lambda name: -dag.nodes[name]["position"])
+    return order
+
+
+def observed_order(expected: Sequence[str], arrivals: Sequence[str]) -> list[str]:
+    """The order in which gradients were seen to arrive, with the others where they were expected.
+
+    What did not arrive in the step that was watched (a layer that is skipped at random) may do so in
+    another one: it comes right after what it was expected after.
+
+    Args:
+        expected: parameters that may get a gradient, see ``backward_ready_order``.
+        arrivals: those that got one, in order.
+
+    Example:
+        >>> observed_order(["w4", "w3", "w2", "w1"], ["w4", "w1", "w2"])
+        ['w4', 'w3', 'w1', 'w2']
+    """
+    order, seen = list(arrivals), set(arrivals)
+    for before, name in zip([None, *expected], expected, strict=False):
+        if name not in seen:
+            order.insert(0 if before is None else order.index(before) + 1, name)
     return order
 
 

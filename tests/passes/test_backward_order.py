@@ -10,7 +10,11 @@ from torch import nn
 
 from autopar.capture.ladder import capture
 from autopar.compat import tree_flatten
+from autopar.passes.base import PassContext
 from autopar.passes.dataflow import model_specs, parameter_specs
+from autopar.passes.pipeline import build, parse
+from autopar.passes.runner import run_pipeline
+from autopar.program import Program
 from tests.opaque import kept_whole
 from tests.passes.programs import MLP, MODELS, Branches, Recurrent, Tied, Unused, compiled
 
@@ -26,6 +30,11 @@ def arrivals(model: nn.Module, batch: torch.Tensor) -> list[str]:
     return order
 
 
+def played(model: nn.Module, pipeline: str, batch: torch.Tensor) -> Program:
+    """The program of a capture that has run no backward."""
+    return run_pipeline(capture(model, (batch,), gate=False), build(parse(pipeline)), PassContext())[0]
+
+
 def modules(order: list[str]) -> list[str]:
     """The order of the modules: which of its parameters an operation hands out first is its own affair."""
     return [module for module, _ in groupby(order, key=lambda name: name.rpartition(".")[0])]
@@ -36,7 +45,7 @@ def modules(order: list[str]) -> list[str]:
 def test_order_is_autograd_s(name: str, pipeline: str) -> None:
     """For chains, residuals, branches, shared and tied weights, opaque calls, in-place writes."""
     cls, batch = MODELS[name]
-    found = compiled(cls(), pipeline, batch).ready_order
+    found = played(cls(), pipeline, batch).ready_order
     real = arrivals(cls(), batch)
     assert sorted(found) == sorted(real)
     assert modules(list(found)) == modules(real)
@@ -45,7 +54,7 @@ def test_order_is_autograd_s(name: str, pipeline: str) -> None:
 def test_reads_of_sizes_and_dtypes_delay_nothing() -> None:
     """Once ``shapes`` has seen that they are no tensors."""
     cls, batch = MODELS["dtype"]
-    found = compiled(cls(), ORDER, batch).ready_order
+    found = played(cls(), ORDER, batch).ready_order
     assert modules(list(found)) == modules(arrivals(cls(), batch))
 
 
@@ -67,8 +76,8 @@ def test_parameters_without_a_path_are_said() -> None:
     assert "requires_grad_(False)" in said[0].mend
 
 
-def test_opaque_root_knows_no_order_but_reverse_registration() -> None:
-    """All parameters belong to one call."""
+def test_opaque_root_is_in_the_order_of_its_eager_step() -> None:
+    """All parameters belong to one call, but one backward has been seen."""
 
     class Opaque(MLP):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -129,3 +138,30 @@ def test_tied_weights_are_one_spec() -> None:
     """Under the first name."""
     assert model_specs(Tied())[0].name == "embed.weight"
     assert "head.weight" not in [spec.name for spec in model_specs(Tied())]
+
+
+def test_order_of_the_eager_step_is_taken() -> None:
+    """An opaque region's parameters come as they did in the gate's backward, and not in registration order."""
+    model, batch = nn.Sequential(kept_whole(Backwards()), nn.Linear(4, 2)), torch.ones(3, 4)
+    found = list(compiled(model, ORDER, batch).ready_order)
+    assert modules(found) == ["1", "0.first", "0.last"]
+    assert found == arrivals(model, batch)
+
+
+def test_without_a_gate_the_order_is_played() -> None:
+    """No backward has run then."""
+    program = played(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), ORDER, torch.ones(3, 4))
+    assert program.arrivals == ()
+    assert program.ready_order == ("1.bias", "1.weight", "0.bias", "0.weight")
+
+
+class Backwards(nn.Module):
+    """Uses its layers in another order than it registers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The first one last."""
+        return self.first(self.last(x).tanh())

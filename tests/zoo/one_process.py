@@ -8,6 +8,7 @@ from typing import Any
 
 import autopar
 from autopar.attach import attachment_of
+from tests.zoo.arrivals import arriving, exchanged
 from tests.zoo.difference import Difference, largest
 from tests.zoo.entry import Entry
 from tests.zoo.measures import Measures, measure
@@ -25,6 +26,8 @@ class Outcome:
     Attributes:
         difference: the largest of anything that a step leaves behind, over both batches.
         measures: of the program that ran; None where everything went eagerly.
+        exchanged: pairs of parameters whose gradients arrive the other way round in the plain model than
+            the buckets were made for, of those that the gate's step gave a gradient.
         still: trainable parameters whose gradient is zero or missing in the plain model, as a share.
         capture_seconds: capture with its gate, and all passes.
         eager_seconds: a step of the plain model, the second one.
@@ -32,6 +35,7 @@ class Outcome:
 
     difference: Difference
     measures: Measures
+    exchanged: list[tuple[str, str]]
     still: float
     capture_seconds: float
     eager_seconds: float
@@ -40,10 +44,12 @@ class Outcome:
 def check(entry: Entry) -> Outcome:
     """Trains a model for two steps, through autopar and without, from the same seeds."""
     plain = build(entry)
-    expected, seconds = [], 0.0
+    expected, orders, seconds = [], [], 0.0
     for step, size in enumerate(SIZES):
         started = time.perf_counter()
-        expected.append(run_step(entry, plain, make_inputs(entry, size, seed=10 + step), seed=20 + step))
+        with arriving(plain) as arrivals:
+            expected.append(run_step(entry, plain, make_inputs(entry, size, seed=10 + step), seed=20 + step))
+        orders.append(arrivals)
         seconds = time.perf_counter() - started
     model = build(entry)
     started = time.perf_counter()
@@ -55,10 +61,14 @@ def check(entry: Entry) -> Outcome:
         difference = max(difference, _compare(found, expected[step]), key=lambda one: one.ulps)
     attachment = attachment_of(model)
     assert attachment is not None
-    assert attachment.compilation is not None
+    compilation = attachment.compilation
+    assert compilation is not None
     return Outcome(
         difference=difference,
-        measures=measure(attachment.compilation.program),
+        measures=measure(compilation.program),
+        exchanged=exchanged(
+            compilation.lowered.ready_order, [n for n in orders[0] if n in compilation.before.arrivals]
+        ),
         still=_still(expected[0]),
         capture_seconds=capture_seconds,
         eager_seconds=seconds,

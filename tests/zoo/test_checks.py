@@ -14,6 +14,7 @@ from torch import nn
 
 import autopar
 from tests.zoo import one_process
+from tests.zoo.arrivals import exchanged
 from tests.zoo.difference import LIMIT, ulps
 from tests.zoo.entry import Entry
 from tests.zoo.measures import measure
@@ -104,3 +105,14 @@ def test_listing_imports_no_library() -> None:
     code = "import sys; from tests.zoo.registry import ZOO; print(len(ZOO), 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_ROOT)
     assert done.stdout.split() == [str(len(ZOO)), "False"]
+
+
+def test_gradients_in_another_order_are_found() -> None:
+    """Every pair that is the wrong way round."""
+    assert exchanged(["a", "b", "c", "d"], ["a", "c", "b"]) == [("c", "b")]
+
+
+def test_gradients_that_nobody_expected_are_found() -> None:
+    """Such a parameter would be in no bucket."""
+    with pytest.raises(KeyError):
+        exchanged(["a"], ["b"])

@@ -26,10 +26,11 @@ def _case(name: str) -> object:
 
 @pytest.mark.parametrize("name", [_case(name) for name in ZOO])
 def test_trains_as_without(name: str) -> None:
-    """Loss, gradients, buffers and random numbers are the plain model's, and as much is captured as recorded."""
+    """Loss, gradients, buffers, random numbers and order of gradients are the plain model's; as much is captured."""
     outcome = check(ZOO[name])
     assert outcome.difference.ulps <= LIMIT, str(outcome.difference)
     assert outcome.still < _STILL
+    assert outcome.exchanged == []
     share = outcome.measures.operation_level
     assert share >= _SHARES.get(name, 0.0) - 0.001, f"docs/coverage.md has {_SHARES[name]:.1%}, this is {share:.1%}"
 

@@ -1,4 +1,4 @@
-"""Finds the order in which gradients become ready, before any backward has run."""
+"""Finds the order in which gradients become ready."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from autopar.partitioner.order import backward_ready_order, unreachable_parameters
+from autopar.partitioner.order import backward_ready_order, observed_order, unreachable_parameters
 from autopar.passes.base import PassContext, PassResult
 from autopar.passes.dataflow import dataflow
 from autopar.program import Program, Remark
@@ -16,7 +16,11 @@ __all__ = ["BackwardOrder"]
 
 @dataclass(frozen=True, slots=True)
 class BackwardOrder:
-    """Plays autograd's scheduler over the graph and records the order on the program."""
+    """Records the order of one eager backward, or plays autograd's scheduler where capture ran none.
+
+    Played, the order of what one operation completes together, and of all that is inside an opaque
+    region, is a guess; seen, it is what happens.
+    """
 
     name: ClassVar[str] = "backward-order"
     requires: ClassVar[frozenset[str]] = frozenset({"captured"})
@@ -25,7 +29,8 @@ class BackwardOrder:
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Sets ``program.ready_order``; says which parameters can get no gradient."""
         dag = dataflow(program)
-        ordered = dataclasses.replace(program, ready_order=tuple(backward_ready_order(dag)))
+        order = observed_order(backward_ready_order(dag), program.arrivals)
+        ordered = dataclasses.replace(program, ready_order=tuple(order))
         trainable = program.trainable()
         remarks = tuple(
             Remark(
@@ -37,5 +42,6 @@ class BackwardOrder:
                 nbytes=trainable[name].numel() * trainable[name].element_size(),
             )
             for name in unreachable_parameters(dag)
+            if name not in program.arrivals
         )
         return PassResult(ordered, changed=False, remarks=remarks)
