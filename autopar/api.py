@@ -23,6 +23,7 @@ from autopar.program import Program
 from autopar.runtime.loader import ShardedLoader
 from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
+from autopar.tracebacks import as_eager
 
 __all__ = ["no_sync", "parallelize", "shard", "trace", "unparallelize"]
 
@@ -53,7 +54,10 @@ def trace(model: nn.Module, /, *args: Any, autopar_capture: str = "auto", **kwar
         >>> [node.name for node in program.graph.nodes]
         ['input_1', 'weight', 'bias', 'linear', 'output']
     """
-    program = ladder.capture(model, args, kwargs, front_end=autopar_capture)
+    try:
+        program = ladder.capture(model, args, kwargs, front_end=autopar_capture)
+    except Exception as error:
+        raise as_eager(error)  # noqa: B904 - it is the same error
     program, _ = run_pipeline(program, build(parse("inline-modules,shapes")), PassContext())
     return program
 
@@ -117,9 +121,9 @@ def parallelize(
         if example_inputs is not None:
             args, kwargs = as_call(example_inputs)
             attachment.compile(args, kwargs)
-    except BaseException:
+    except BaseException as error:
         detach(model)
-        raise
+        raise as_eager(error)  # noqa: B904 - it is the same error
     return model
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "partitioner": {"errors"},
     "guards": set(),
     "structure": {"compat"},
+    "tracebacks": {"errors"},
     "program": {"compat", "guards", "partitioner", "structure", "view"},  # view: for notebooks, when they ask
     "regions": {"program"},
     "capture": {"compat", "errors", "guards", "program", "regions", "structure"},

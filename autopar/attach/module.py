@@ -21,6 +21,7 @@ from autopar.errors import ModelError, UsageError
 from autopar.partitioner.plan import Plan
 from autopar.passes.dataflow import model_specs
 from autopar.strategies.base import Strategy
+from autopar.tracebacks import as_eager
 
 __all__ = ["attach", "attachment_of", "detach", "install"]
 
@@ -138,7 +139,12 @@ def _parallel_class(original: Any) -> type[Any]:
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         attachment = _serving(self)
-        return original.forward(self, *args, **kwargs) if attachment is None else attachment.run(args, kwargs)
+        if attachment is None:
+            return original.forward(self, *args, **kwargs)
+        try:
+            return attachment.run(args, kwargs)
+        except Exception as error:
+            raise as_eager(error)  # noqa: B904 - it is the same error
 
     def _apply(self: nn.Module, fn: Callable[..., Any], recurse: bool = True) -> nn.Module:
         places = _places(self)

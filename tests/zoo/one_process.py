@@ -63,12 +63,11 @@ def check(entry: Entry) -> Outcome:
     assert attachment is not None
     compilation = attachment.compilation
     assert compilation is not None
+    seen = [name for name in orders[0] if name in compilation.before.arrivals]
     return Outcome(
         difference=difference,
         measures=measure(compilation.program),
-        exchanged=exchanged(
-            compilation.lowered.ready_order, [n for n in orders[0] if n in compilation.before.arrivals]
-        ),
+        exchanged=exchanged(compilation.lowered.ready_order, seen),
         still=_still(expected[0]),
         capture_seconds=capture_seconds,
         eager_seconds=seconds,
