@@ -25,6 +25,10 @@ from autopar.program import FrontEnd, Program, Remark, SourceLine
 __all__ = ["CHOICES", "capture", "check_choice", "recorded"]
 
 CHOICES = ("auto", *get_args(FrontEnd))
+_EXPORTS: tuple[Literal["export", "dynamo"], ...] = ("export", "dynamo")
+# Of what keeps a whole model from being recorded, torch.export takes writes to buffers; a branch on a value, effects,
+# checkpoints and hooks it refuses or drops, after up to a minute.
+_HOPEFUL = ("its forward writes to", "the gate refused", "recording it failed")
 _PATIENCE = 20.0  # seconds that torch.export may have taken for dynamo to be tried as well
 
 
@@ -146,12 +150,17 @@ class _Climb:
                 return program
             if front_end == "symbolic":
                 return None
+            if not self.falls[-1].reason.startswith(_HOPEFUL):
+                self.falls += [
+                    _Fall(other, "it was not tried, since it takes no such model either") for other in _EXPORTS
+                ]
+                return None
         else:
             eager = eager_step(self.model, self.call, self.state, backward=self.gate)
             self.arrivals = eager.arrivals
             if self.settled is None and eager.delta:
                 return eager.delta
-        return self._export(eager, ("export", "dynamo") if front_end == "auto" else (front_end,))  # type: ignore[arg-type]
+        return self._export(eager, _EXPORTS if front_end == "auto" else (front_end,))  # type: ignore[arg-type]
 
     def _record(self) -> tuple[Recording, Step]:
         recording = Recording(self.model, self.call, self.state)
