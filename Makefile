@@ -31,7 +31,7 @@ demo: $(READY) ## train on handwritten digits: one process, 2 DDP processes, dat
 	@$(RUN) examples/digits_demo.py $(ARGS)
 
 test: lint types ## lint, types, then the whole test suite
-	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(PYTEST)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST)
 
 lint: $(READY) ## ruff: rules and format
 	@$(RUN) -m ruff check --quiet .

@@ -17,6 +17,11 @@ from tests.ranks import run_ranks
 torch.set_num_threads(1)  # small tensors; several threads only wait for each other
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what has to stay in one worker first: the others go on with the rest beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture
 def ranks() -> Callable[..., list[Any]]:
     """Runs a module-level function on real ranks; see ``tests.ranks.run_ranks``."""

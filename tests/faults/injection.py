@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.faults.training import FAULTY_RANK, Outcome, train
 from tests.ranks import run_ranks
+from tests.shared_files import shared_files
 
 __all__ = ["WORLD_SIZE", "Result", "inject"]
 
@@ -32,11 +33,11 @@ def inject(fault: str, backend: str) -> Result:
     Raises:
         RankFailedError: a survivor did not end by itself.
     """
-    before = set(os.listdir("/dev/shm"))
+    before = shared_files()
     outcomes = run_ranks(
         train, WORLD_SIZE, fault, backend, timeout=60.0, lost=[FAULTY_RANK] if fault.startswith("killed") else []
     )
     survivors = {rank: outcome for rank, outcome in enumerate(outcomes) if rank != FAULTY_RANK}
-    files = [f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - before]
+    files = [f"/dev/shm/{name}" for name in shared_files() - before]
     alive = [f"process {o.pid}" for o in outcomes if o is not None and os.path.exists(f"/proc/{o.pid}")]
     return Result(survivors, (*files, *alive))

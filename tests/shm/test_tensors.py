@@ -11,6 +11,7 @@ from torch import nn
 
 from autopar.errors import UsageError
 from tests.runtime.pairs import Ranks
+from tests.shared_files import shared_files
 from tests.shm.groups import communicating
 
 
@@ -122,10 +123,10 @@ def test_what_shared_memory_cannot_carry(ranks: Ranks) -> None:
 
 
 def _leaves_nothing() -> tuple[set[str], bool]:
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    before = shared_files()
     with communicating() as group:
         group.all_reduce(torch.ones(100_000)).wait()
-        named = set(os.listdir("/dev/shm")) - before if os.path.isdir("/dev/shm") else set()
+        named = shared_files() - before
         descriptors = [segment.fd for segment in group._arena.segments]
     return named, any(os.path.exists(f"/proc/self/fd/{fd}") for fd in descriptors)
 

@@ -30,6 +30,7 @@ def _asks(item: pytest.Item) -> bool:
     return getattr(item, "originalname", "") == "test_gradients_equal_ddp"
 
 
+@pytest.mark.xdist_group("two ranks")
 @pytest.mark.timeout(600)  # the first test waits for all
 @pytest.mark.parametrize("name", _CHOSEN)
 def test_gradients_equal_ddp(found: dict[str, Found], name: str) -> None:
