@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ from torch import nn
 
 from autopar import compat
 from autopar.capture.call import Call
-from autopar.capture.effects import quiet_output
+from autopar.capture.effects import NotRunError, without_effects
 from autopar.capture.gate import SEEDS, Step, compare, eager_step, one_step, program_step
 from autopar.capture.opaque import wrap_opaque
 from autopar.capture.source import one_line
@@ -78,20 +78,19 @@ def capture(
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
         fall = _Fall("symbolic", f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
         return _whole(model, call, [fall], front_end)
-    with quiet_output(), _without_collector():
+    with without_effects() as effects, _without_collector():
         climb = _Climb(model, call, gate=gate)
-        program = climb.run(front_end)
-        if isinstance(program, Delta):  # what the first forward of all sets up, later ones find
-            state = ModelState(model)
-            program.apply()
-            try:
+        try:
+            program = climb.run(front_end)
+            if isinstance(program, Delta):  # what the first forward of all sets up, later ones find
                 climb = _Climb(model, call, gate=gate, settled=program)
-                program = climb.run(front_end)
-            finally:
-                state.restore()
-            assert not isinstance(program, Delta)
+                program = climb.run_settled(front_end)
+        except NotRunError as error:
+            climb.falls = [_Fall("symbolic", f"{error}, which cannot be undone, so its forward was not run to the end")]
+            program = None
     program = program or _whole(model, call, climb.falls, front_end)
     program.arrivals = climb.arrivals
+    program.remarks += _not_done(program, effects.deeds)
     return program
 
 
@@ -161,6 +160,19 @@ class _Climb:
             if self.settled is None and eager.delta:
                 return eager.delta
         return self._export(eager, _EXPORTS if front_end == "auto" else (front_end,))  # type: ignore[arg-type]
+
+    def run_settled(self, front_end: str) -> Program | None:
+        """The same, after the change that the first forward makes; the model is left as it was."""
+        assert self.settled is not None
+        before = self.state
+        self.settled.apply()
+        self.state = ModelState(self.model)
+        try:
+            program = self.run(front_end)
+        finally:
+            before.restore()
+        assert not isinstance(program, Delta)
+        return program
 
     def _record(self) -> tuple[Recording, Step]:
         recording = Recording(self.model, self.call, self.state)
@@ -242,6 +254,17 @@ def _whole(model: nn.Module, call: Call, falls: Sequence[_Fall], front_end: str)
     program = wrap_opaque(model, call, first.reason, source=first.source)
     program.remarks += map(_said, others)
     return program
+
+
+def _not_done(program: Program, deeds: Iterable[str]) -> Iterator[Remark]:
+    """What the forward would have done besides computing."""
+    for deed in deeds:
+        yield Remark(
+            kind="analysis",
+            stage="capture",
+            message=f"While {program.name} was captured, its forward ran without what it does besides computing: "
+            f"{deed}. The step itself does that, once.",
+        )
 
 
 def _said(fall: _Fall) -> Remark:

@@ -14,7 +14,7 @@ from torch import nn
 from autopar import compat
 from autopar.program import SourceLine
 
-__all__ = ["calling_line", "forward_line", "line_of_trace", "one_line"]
+__all__ = ["calling_line", "forward_line", "is_users", "line_of_trace", "one_line"]
 
 _LIBRARIES = tuple(
     str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).resolve().parents[1])
@@ -26,7 +26,7 @@ def calling_line() -> SourceLine | None:
     """The innermost line of the user's on the stack."""
     frame = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
+        if is_users(frame.f_code.co_filename):
             return SourceLine(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]
     return None
@@ -41,7 +41,7 @@ def forward_line(module: nn.Module) -> SourceLine | None:
 def line_of_trace(trace: str) -> SourceLine | None:
     """The innermost line of the user's in a stack that was written down as text."""
     for file, line in reversed(_TRACED.findall(trace)):
-        if _is_users(file):
+        if is_users(file):
             return SourceLine(file, int(line))
     return None
 
@@ -55,7 +55,8 @@ _TRACED = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @functools.cache
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether code of this file is the user's or a model library's: neither ours, nor torch's, nor Python's."""
     # Code without a file, such as fx's own, is written "<eval_with_key>.0".
     if file.startswith(("<", *_LIBRARIES)):
         return False

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from autopar import compat
+from autopar.capture.outside import Binding, bindings
 
 __all__ = ["Delta", "ModelState", "RandomStreams", "preserved"]
 
@@ -49,7 +50,7 @@ class ModelState:
     Covers every module's attributes, lists, dicts, sets and plain objects that hang on them (two
     objects deep: a counter in a statistics object is state, a training framework behind a
     back-reference is not ours to walk), and the value of every tensor found on the way, parameters
-    included. Costs one copy of the model's tensors.
+    included; and the globals that the modules' own methods mention. Costs one copy of the model's tensors.
 
     Attributes:
         undone: the change of attributes and containers that the last ``restore`` put back.
@@ -59,14 +60,16 @@ class ModelState:
         self._holders: dict[int, _Holder] = {}
         self._values: dict[int, _Value | _Stream] = {}
         self._empty: dict[int, _Empty] = {}
+        self._bindings: dict[tuple[int, str], Binding] = {}
         self.undone = Delta([])
         self._contents: tuple[list[Any], ...] | None = None
         self._visited: set[int] = set()
-        self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream | _Empty]]] | None = None
+        self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream | _Empty | Binding]]] | None = None
         modules = list(model.modules())
         self._visited.update(map(id, modules))  # each is its own owner, whoever else refers to it
         for module in modules:
             self._module(module, module)
+            self._outside(module)
         for tensor in (*model.parameters(), *model.buffers()):  # those of a ScriptModule hang on no attribute
             if id(tensor) not in self._values:
                 self._value(tensor, model, "state", depth=0)
@@ -80,7 +83,7 @@ class ModelState:
         found: dict[nn.Module, set[str]] = {}
         undone: list[tuple[Any, Any]] = []
         holders = () if self._untouched() else self._holders.values()
-        for part in (*holders, *self._values.values(), *self._empty.values()):
+        for part in (*holders, *self._values.values(), *self._empty.values(), *self._bindings.values()):
             changes = part.restore(undone)
             for changed in changes:
                 for module, attribute in part.owners:
@@ -104,7 +107,8 @@ class ModelState:
         """What of this module alone is not as it was; for each attribute, whether a tensor was written to in place."""
         if self._by_owner is None:
             self._by_owner = {}
-            for part in (*self._holders.values(), *self._values.values(), *self._empty.values()):
+            parts = (*self._holders.values(), *self._values.values(), *self._empty.values())
+            for part in (*parts, *self._bindings.values()):
                 for owner, attribute in part.owners:
                     self._by_owner.setdefault(owner, []).append((attribute, part))
         found: dict[str, bool] = {}
@@ -130,6 +134,15 @@ class ModelState:
                     empty.append(value)
             elif type(value) not in _ATOMS:
                 self._value(value, owner, name, depth=0)
+
+    def _outside(self, module: nn.Module) -> None:
+        for namespace, name in bindings(module):
+            known = self._bindings.get((id(namespace), name))
+            if known is None:
+                known = self._bindings[id(namespace), name] = Binding(namespace, name, namespace[name], [])
+            known.owners.append((module, name))
+            if type(known.value) not in _ATOMS:
+                self._value(known.value, module, name, depth=1)
 
     def _value(self, value: Any, owner: nn.Module, name: str, *, depth: int) -> None:
         kind = type(value)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from autopar import compat
-from autopar.capture.effects import quiet_output
+from autopar.capture.effects import NotRunError, without_effects
 from autopar.capture.state import preserved
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Combine
@@ -187,13 +187,19 @@ def _outputs(
         with ExitStack() as stack:
             stack.enter_context(preserved(program.model, seed=SEEDS[index % len(SEEDS)]))
             stack.enter_context(torch.no_grad())
-            stack.enter_context(quiet_output())
+            stack.enter_context(without_effects())
             if evaluate:
                 for module in program.model.modules():
                     module.training = False
                 stack.enter_context(_DropoutOff())
             # A copy, so that a model that writes to its input does not spoil the other runs.
-            leaves = compat.tree_flatten(run([tensor.detach().clone() for tensor in batch]))[0]
+            try:
+                leaves = compat.tree_flatten(run([tensor.detach().clone() for tensor in batch]))[0]
+            except NotRunError as error:
+                raise ModelError(
+                    f"{program.name} cannot be run on parts of its sample batch, because {error}.",
+                    mend="Move that out of forward, or use strategy 'ddp'.",
+                ) from None
             results.append([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves])
     return results
 

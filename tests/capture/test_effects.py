@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -97,3 +100,93 @@ def test_objects_that_hold_no_tensor_are_returned_as_they_are() -> None:
     found: Any = program.signature.unflatten(program.graph_module(x()))
     assert type(found) is Result
     assert found.settings is settings
+
+
+class Worldly(nn.Module):
+    """Does things besides computing, in a part of its own."""
+
+    def __init__(self, folder: Path, deed: str) -> None:
+        super().__init__()
+        self.fc, self.last, self.folder, self.deed = nn.Linear(4, 4), nn.Linear(4, 2), folder, deed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        log = self.folder / "log"
+        if self.deed == "append":
+            with log.open("a") as file:
+                file.write("step\n")
+            assert log.read_text().endswith("step\n")  # what it wrote is there for itself
+        elif self.deed == "numpy":
+            numpy.save(self.folder / "sum.npy", x.detach().numpy())
+        elif self.deed == "remove":
+            log.unlink(missing_ok=True)
+        elif self.deed == "process":
+            subprocess.run([sys.executable, "-c", f"open({str(log)!r}, 'a').write('step\\n')"], check=True)
+        return self.last(self.fc(x))
+
+
+def test_a_file_is_appended_to_once_a_step(tmp_path: Path) -> None:
+    """However often capture runs the forward; the remark says what was not done meanwhile."""
+    (tmp_path / "log").write_text("before\n")
+    program = capture(nn.Sequential(nn.Linear(4, 4), Worldly(tmp_path, "append")), (x(),))
+    assert (tmp_path / "log").read_text() == "before\n"
+    assert opaque_paths(program) == ["1"]
+    assert "ran without what it does besides computing: it opens a file to write to it" in program.remarks[-1].message
+    model = autopar.parallelize(nn.Sequential(nn.Linear(4, 4), Worldly(tmp_path, "append")), "ddp")
+    for _ in range(2):
+        model(x())
+    assert (tmp_path / "log").read_text() == "before\nstep\nstep\n"
+
+
+def test_files_of_libraries_are_not_written(tmp_path: Path) -> None:
+    """They open files by the same function."""
+    capture(Worldly(tmp_path, "numpy"), (x(),))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("deed", "text"), [("remove", "it removes a file"), ("process", "it starts a process")])
+def test_what_cannot_be_undone_is_not_begun(tmp_path: Path, deed: str, text: str) -> None:
+    """The whole model stays one call that no capture runs to its end; each step does it once."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    program = capture(Worldly(tmp_path, deed), (x(),))
+    assert program.front_end == "opaque"
+    assert f"{text}, which cannot be undone" in program.remarks[0].message
+    model = autopar.parallelize(Worldly(tmp_path, deed), "ddp", x())
+    assert log.read_text() == "before\n"
+    model(x()).sum().backward()
+    assert model.fc.weight.grad is not None
+    assert not log.exists() if deed == "remove" else log.read_text() == "before\nstep\n"
+
+
+def test_files_that_cannot_be_opened_are_the_model_s_business(tmp_path: Path) -> None:
+    """The error is that of the place where they belong."""
+    with pytest.raises(FileNotFoundError):
+        capture(Worldly(tmp_path / "missing", "append"), (x(),))
+
+
+COUNTS: list[int] = []
+total = 0
+
+
+def test_counters_outside_of_the_model_count_once_a_step() -> None:
+    """A list and a number of the module that the model is defined in."""
+
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            global total
+            total += 1
+            COUNTS.append(len(x))
+            return self.fc(x)
+
+    program = capture(Trunk(Counts()), (x(),))
+    assert (COUNTS, total) == ([], 0)
+    assert opaque_paths(program) == ["middle"]
+    assert "changes" in program.remarks[0].message
+    model = autopar.parallelize(Trunk(Counts()), "ddp")
+    for _ in range(2):
+        model(x())
+    assert (COUNTS, total) == ([3, 3], 2)

@@ -11,7 +11,7 @@ from torch import fx, nn
 from autopar import compat
 from autopar.capture.aliasing import written_reads
 from autopar.capture.call import fresh
-from autopar.capture.effects import quiet_output
+from autopar.capture.effects import NotRunError, without_effects
 from autopar.capture.state import preserved
 from autopar.passes.base import PassContext, PassResult
 from autopar.passes.dataflow import attribute
@@ -36,19 +36,21 @@ class Shapes:
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Annotates; the graph stays as it is."""
         if not program.signature.complete:
-            remark = Remark(
-                kind="missed",
-                stage=self.name,
-                message="Shapes and FLOPs are unknown: the call has arguments that are not kept, so it cannot be run.",
-            )
-            return PassResult(program, changed=False, remarks=(remark,))
+            return self._unknown(program, "the call has arguments that are not kept, so it cannot be run")
         recorder = _Recorder(program)
         state = preserved(_changeable(program))
-        with quiet_output(), state, torch.inference_mode(False), torch.enable_grad(), recorder.counter:
-            recorder.run(*fresh(program.example))
+        try:
+            with without_effects(), state, torch.inference_mode(False), torch.enable_grad(), recorder.counter:
+                recorder.run(*fresh(program.example))
+        except NotRunError as error:
+            return self._unknown(program, f"its forward was not run to the end, because {error}")
         remark = Remark(
             kind="analysis", stage=self.name, message=f"One forward takes {recorder.counter.total:,} FLOPs."
         )
+        return PassResult(program, changed=False, remarks=(remark,))
+
+    def _unknown(self, program: Program, reason: str) -> PassResult:
+        remark = Remark(kind="missed", stage=self.name, message=f"Shapes and FLOPs are unknown: {reason}.")
         return PassResult(program, changed=False, remarks=(remark,))
 
 
