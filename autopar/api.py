@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +18,7 @@ from autopar.passes.pipeline import build, parse
 from autopar.passes.runner import run_pipeline
 from autopar.program import Program
 from autopar.runtime.loader import ShardedLoader
+from autopar.runtime.notices import say
 from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
 from autopar.tracebacks import as_eager
@@ -117,7 +115,7 @@ def parallelize(
     try:
         attachment.start()
         if reason:
-            _say(f"strategy {chosen.name!r}: {reason}")
+            say(f"strategy {chosen.name!r}: {reason}")
         if example_inputs is not None:
             args, kwargs = as_call(example_inputs)
             attachment.compile(args, kwargs)
@@ -171,10 +169,3 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
         return tuple(example_inputs), {}
     return (example_inputs,), {}
-
-
-def _say(message: str) -> None:
-    """One line on rank 0; ``AUTOPAR_QUIET=1`` keeps it out."""
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    if rank == 0 and os.environ.get("AUTOPAR_QUIET", "0") in ("", "0"):
-        print(f"autopar: {message}", file=sys.stderr, flush=True)

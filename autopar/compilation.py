@@ -15,6 +15,7 @@ from autopar.passes.base import Pass, PassContext
 from autopar.passes.pipeline import build, parse, render
 from autopar.passes.runner import PassRecord, run_pipeline
 from autopar.program import Program, Remark
+from autopar.progress import entering
 from autopar.regions import outlined
 from autopar.strategies.base import Strategy
 
@@ -88,6 +89,7 @@ def compile_program(
     passes = build(entries)
     require_trainable(model)
     program = ladder.capture(model, args, kwargs, gate=gate, front_end=capture)
+    entering("running the passes")
     before = program.snapshot()
     ctx = PassContext(
         strategy=strategy.name,

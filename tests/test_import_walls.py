@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "guards": set(),
     "structure": {"compat"},
     "tracebacks": {"errors"},
+    "progress": set(),
     "program": {"compat", "guards", "partitioner", "structure", "view"},  # view: for notebooks, when they ask
     "regions": {"program"},
-    "capture": {"compat", "errors", "guards", "program", "regions", "structure"},
+    "capture": {"compat", "errors", "guards", "program", "progress", "regions", "structure"},
     "replica_modules": {"compat", "errors"},
     "replica_ops": {"compat", "errors", "partitioner", "replica_modules"},
     "passes": {

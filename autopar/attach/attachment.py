@@ -17,7 +17,9 @@ from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
 from autopar.partitioner.plan import Plan
+from autopar.progress import telling
 from autopar.runtime.executor import Executor, Runnable
+from autopar.runtime.notices import slow_capture
 from autopar.runtime.slots import ModelGuard
 from autopar.strategies.base import Strategy
 
@@ -99,18 +101,19 @@ class Attachment:
             return self._follow_printed(self.printed, args, kwargs)
 
         def attempt(plan: Plan | None) -> Compilation:
-            return compile_program(
-                model,
-                args,
-                kwargs,
-                self.strategy,
-                pipeline=self.pipeline,
-                plan=plan or self.plan,
-                world_size=executor.world_size,
-                replicas=executor.replicas,
-                gate=self.gate,
-                capture=self.capture,
-            )
+            with telling(slow_capture(compat.original_class(model).__name__)):
+                return compile_program(
+                    model,
+                    args,
+                    kwargs,
+                    self.strategy,
+                    pipeline=self.pipeline,
+                    plan=plan or self.plan,
+                    world_size=executor.world_size,
+                    replicas=executor.replicas,
+                    gate=self.gate,
+                    capture=self.capture,
+                )
 
         if self.compilation is None:
             self.compilation = executor.agree(attempt)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -14,13 +13,15 @@ from torch import nn
 from autopar import compat
 from autopar.capture.call import Call
 from autopar.capture.effects import NotRunError, without_effects
+from autopar.capture.falls import Fall, not_done, said, whole
 from autopar.capture.gate import SEEDS, Step, compare, eager_step, one_step, program_step
 from autopar.capture.opaque import wrap_opaque
 from autopar.capture.source import one_line
 from autopar.capture.state import Delta, ModelState
 from autopar.capture.symbolic import Recording
 from autopar.errors import ModelError, UnknownNameError
-from autopar.program import FrontEnd, Program, Remark, SourceLine
+from autopar.program import FrontEnd, Program, Remark
+from autopar.progress import entering
 
 __all__ = ["CHOICES", "capture", "check_choice", "recorded"]
 
@@ -30,15 +31,6 @@ _EXPORTS: tuple[Literal["export", "dynamo"], ...] = ("export", "dynamo")
 # checkpoints and hooks it refuses or drops, after up to a minute.
 _HOPEFUL = ("its forward writes to", "the gate refused", "recording it failed")
 _PATIENCE = 20.0  # seconds that torch.export may have taken for dynamo to be tried as well
-
-
-@dataclass(frozen=True, slots=True)
-class _Fall:
-    """Why a front end does not do: the end of a sentence, and the line that forced it."""
-
-    front_end: FrontEnd
-    reason: str
-    source: SourceLine | None = None
 
 
 def capture(
@@ -76,8 +68,8 @@ def capture(
         return wrap_opaque(model, call, "it was asked for")
     if call.foreign:  # and not run either: a cache, say, would be written to
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
-        fall = _Fall("symbolic", f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
-        return _whole(model, call, [fall], front_end)
+        fall = Fall("symbolic", f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
+        return whole(model, call, [fall], front_end)
     with without_effects() as effects, _without_collector():
         climb = _Climb(model, call, gate=gate)
         try:
@@ -86,11 +78,11 @@ def capture(
                 climb = _Climb(model, call, gate=gate, settled=program)
                 program = climb.run_settled(front_end)
         except NotRunError as error:
-            climb.falls = [_Fall("symbolic", f"{error}, which cannot be undone, so its forward was not run to the end")]
+            climb.falls = [Fall("symbolic", f"{error}, which cannot be undone, so its forward was not run to the end")]
             program = None
-    program = program or _whole(model, call, climb.falls, front_end)
+    program = program or whole(model, call, climb.falls, front_end)
     program.arrivals = climb.arrivals
-    program.remarks += _not_done(program, effects.deeds)
+    program.remarks += not_done(program, effects.deeds)
     return program
 
 
@@ -129,7 +121,7 @@ class _Climb:
     def __init__(self, model: nn.Module, call: Call, *, gate: bool, settled: Delta | None = None) -> None:
         self.model, self.call, self.gate, self.settled = model, call, gate, settled
         self.state = ModelState(model)
-        self.falls: list[_Fall] = []
+        self.falls: list[Fall] = []
         self.arrivals: tuple[str, ...] = ()
 
     def run(self, front_end: str) -> Program | Delta | None:
@@ -141,17 +133,17 @@ class _Climb:
             if recording.unsettled and self.settled is None and eager.delta:
                 return eager.delta
             if compat.has_global_module_hooks():
-                self.falls.append(_Fall("symbolic", "hooks are registered on all modules"))
+                self.falls.append(Fall("symbolic", "hooks are registered on all modules"))
             elif program is None:
                 assert recording.refusal is not None
-                self.falls.append(_Fall("symbolic", recording.refusal.reason, recording.refusal.source))
+                self.falls.append(Fall("symbolic", recording.refusal.reason, recording.refusal.source))
             elif self._passes(program, eager):
                 return program
             if front_end == "symbolic":
                 return None
             if not self.falls[-1].reason.startswith(_HOPEFUL):
                 self.falls += [
-                    _Fall(other, "it was not tried, since it takes no such model either") for other in _EXPORTS
+                    Fall(other, "it was not tried, since it takes no such model either") for other in _EXPORTS
                 ]
                 return None
         else:
@@ -175,6 +167,7 @@ class _Climb:
         return program
 
     def _record(self) -> tuple[Recording, Step]:
+        entering("recording one step")
         recording = Recording(self.model, self.call, self.state)
         eager = one_step(self.model, self.call, self.state, recording.forward, backward=self.gate)
         if recording.drew:
@@ -189,12 +182,13 @@ class _Climb:
         for front_end in front_ends:
             seconds = time.monotonic() - started
             if seconds > _PATIENCE:
-                self.falls.append(_Fall(front_end, f"it was not tried, since torch.export took {seconds:.0f} s"))
+                self.falls.append(Fall(front_end, f"it was not tried, since torch.export took {seconds:.0f} s"))
                 continue
+            entering("following it with torch.export" + (" and dynamo" if front_end == "dynamo" else ""))
             try:
                 program = export_program(self.model, self.call, self.state, eager, front_end=front_end)
             except ExportRefusedError as error:
-                self.falls.append(_Fall(front_end, str(error)))
+                self.falls.append(Fall(front_end, str(error)))
                 continue
             if self._passes(program, eager):
                 return program
@@ -207,10 +201,10 @@ class _Climb:
         difference = self._difference(program, eager) if self.gate else None
         if difference is not None:
             self.falls.append(
-                _Fall(program.front_end, f"the gate refused the {program.front_end} capture, because {difference}")
+                Fall(program.front_end, f"the gate refused the {program.front_end} capture, because {difference}")
             )
             return False
-        program.remarks += map(_said, self.falls)
+        program.remarks += map(said, self.falls)
         if self.gate:
             program.remarks.append(
                 Remark(
@@ -225,6 +219,7 @@ class _Climb:
     def _difference(self, program: Program, eager: Step) -> str | None:
         """What tells a program from the eager model, one step of which is known."""
         call, state = self.call, self.state
+        entering("comparing with eager")
         try:
             step = program_step(program, call, state)
             # The first eager step may be unlike all later ones: libraries import on their first call.
@@ -236,44 +231,6 @@ class _Climb:
         except Exception as error:  # the program ran where eager did: whatever failed, the graph is wrong
             return f"the captured graph raised {one_line(error)}"
         return difference
-
-
-def _whole(model: nn.Module, call: Call, falls: Sequence[_Fall], front_end: str) -> Program:
-    """The last rung, with what kept the model from the others.
-
-    Raises:
-        ModelError: another front end was asked for.
-    """
-    first, *others = falls
-    if front_end != "auto":
-        name = compat.original_class(model).__name__
-        raise ModelError(
-            f"The {front_end} front end cannot capture {name}: {first.reason}.",
-            mend="Leave the choice to autopar, with capture='auto'.",
-        )
-    program = wrap_opaque(model, call, first.reason, source=first.source)
-    program.remarks += map(_said, others)
-    return program
-
-
-def _not_done(program: Program, deeds: Iterable[str]) -> Iterator[Remark]:
-    """What the forward would have done besides computing."""
-    for deed in deeds:
-        yield Remark(
-            kind="analysis",
-            stage="capture",
-            message=f"While {program.name} was captured, its forward ran without what it does besides computing: "
-            f"{deed}. The step itself does that, once.",
-        )
-
-
-def _said(fall: _Fall) -> Remark:
-    return Remark(
-        kind="analysis",
-        stage="capture",
-        message=f"The {fall.front_end} front end was not taken: {fall.reason}.",
-        source=fall.source,
-    )
 
 
 @contextmanager

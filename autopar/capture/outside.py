@@ -48,7 +48,8 @@ class Binding:
 
 def bindings(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
     """Globals, and names in them, that methods of the module's class mention and that a call could change."""
-    for namespace, name in _mentioned(type(module)):
+    cls: Any = type(module)
+    for namespace, name in _mentioned(cls):
         if name in namespace and not _is_definition(namespace[name]):
             yield namespace, name
 

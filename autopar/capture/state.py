@@ -141,8 +141,11 @@ class ModelState:
             if known is None:
                 known = self._bindings[id(namespace), name] = Binding(namespace, name, namespace[name], [])
             known.owners.append((module, name))
-            if type(known.value) not in _ATOMS:
-                self._value(known.value, module, name, depth=1)
+            # Not what is in it: a registry's own class may build what is asked for, or hold all that a library has.
+            value = vars(known.value) if _is_plain(known.value) else known.value
+            if type(value) in (list, dict, set, deque):
+                held = self._holders.setdefault(id(value), _Holder(value, value.copy(), []))
+                held.owners.append((module, name))
 
     def _value(self, value: Any, owner: nn.Module, name: str, *, depth: int) -> None:
         kind = type(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autopar.cli.terminal import messages, note
+from autopar.cli.terminal import messages, note, waiting
 from autopar.errors import AutoparError, CaptureError, OptionError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def compile_script(request: Request) -> Compiled:
     note("Loading PyTorch")
     from autopar.capture.ladder import check_choice
     from autopar.compilation import compile_program
+    from autopar.progress import telling
     from autopar.runtime.device import device_of
     from autopar.scripts.candidates import find_model
     from autopar.scripts.example_inputs import find_inputs
@@ -87,7 +88,7 @@ def compile_script(request: Request) -> Compiled:
         args, kwargs = find_inputs(found.script, found.model, list(request.inputs))
         note(f"Capturing {found.how}")
         try:
-            with found.script.active():
+            with found.script.active(), waiting(f"Capturing {found.name}") as tell, telling(tell):
                 compilation = compile_program(
                     found.model,
                     args,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
-__all__ = ["messages", "note", "results", "say_error"]
+__all__ = ["messages", "note", "results", "say_error", "waiting"]
 
 
 def results() -> Console:
@@ -29,6 +32,32 @@ def note(text: str) -> None:
     """A line about what is going on, for somebody who waits at a terminal; nothing in a pipe."""
     if sys.stderr.isatty():
         messages().print(text, style="dim", soft_wrap=True)
+
+
+@contextmanager
+def waiting(job: str) -> Iterator[Callable[[str, float], None] | None]:
+    """A line that follows a long job at a terminal and then goes away; None in a pipe, where nothing is shown.
+
+    Args:
+        job: what is done, such as ``"Capturing Net"``.
+
+    Yields:
+        What to call with the phase that the job is in, and the seconds so far.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with ExitStack() as stack:
+        shown: list[Status] = []
+
+        def tell(phase: str, seconds: float) -> None:
+            text = f"{job}: {phase} ({seconds:.0f} s so far)"
+            if shown:
+                shown[0].update(text)
+            else:
+                shown.append(stack.enter_context(messages().status(text)))
+
+        yield tell
 
 
 def say_error(text: str) -> None:

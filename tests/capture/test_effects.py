@@ -190,3 +190,23 @@ def test_counters_outside_of_the_model_count_once_a_step() -> None:
     for _ in range(2):
         model(x())
     assert (COUNTS, total) == ([3, 3], 2)
+
+
+class Registry(dict[str, Any]):
+    """Builds what is asked for, as libraries' tables of activations do."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise AssertionError("nobody asked for it")
+
+
+REGISTRY = Registry(one=int)
+
+
+def test_registries_are_left_alone() -> None:
+    """Looking at what a name stands for runs none of its code."""
+
+    class Uses(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * len(REGISTRY)
+
+    assert capture(Uses(4, 2), (x(),)).front_end == "symbolic"
