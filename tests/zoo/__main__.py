@@ -1,5 +1,6 @@
 """``python -m tests.zoo [NAME...]``: all checks on all models, and the page docs/coverage.md.
 
+With ``--capture NAME`` in front, what one front end of capture takes by itself is printed and nothing else is run.
 With names, only those run and the page is printed instead. The exit status is 1 when a model fails that
 is not known to, or when one passes that is known to fail.
 """
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.zoo import one_process, two_ranks
+from tests.zoo import front_ends, one_process, two_ranks
 from tests.zoo.known_failures import KNOWN_FAILURES
 from tests.zoo.libraries import missing
 from tests.zoo.registry import ZOO
@@ -26,6 +27,7 @@ Say = Callable[[str, Found], None]
 
 def main(names: Sequence[str]) -> int:
     """Runs the checks and writes the page."""
+    forced, names = (names[1], names[2:]) if names[:1] == ["--capture"] else ("", names)
     unknown = [name for name in names if name not in ZOO]
     if unknown:
         print(f"No such model: {', '.join(unknown)}. There are {', '.join(ZOO)}.", file=sys.stderr)
@@ -34,6 +36,8 @@ def main(names: Sequence[str]) -> int:
     absent = sorted({entry.library for entry in ZOO.values() if missing(entry.library)})
     if absent:
         print(f"Not installed, so not run: {', '.join(absent)}.", file=sys.stderr)
+    if forced:
+        return front_ends.main(forced, chosen)
     with _progress(2 * len(chosen)) as say:
         alone = _run("one process", one_process.check, chosen, 1, say)
         ranks = _run("two ranks", two_ranks.check, chosen, 2, say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import autopar
-from tests.zoo import one_process
+from tests.zoo import front_ends, one_process
 from tests.zoo.arrivals import exchanged
 from tests.zoo.difference import LIMIT, ulps
 from tests.zoo.entry import Entry
@@ -116,3 +117,13 @@ def test_gradients_that_nobody_expected_are_found() -> None:
     """Such a parameter would be in no bucket."""
     with pytest.raises(KeyError):
         exchanged(["a"], ["b"])
+
+
+def test_front_ends_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Taken ones with their time, the others by their reason."""
+    assert front_ends.main("symbolic", ["torch-checkpoint", "torch-transformer-encoder"]) == 0
+    out = capsys.readouterr().out
+    assert "torch-transformer-encoder: taken (" in out
+    assert "symbolic takes 2 of 2 models" in out
+    assert front_ends.check(_TINY, "export").reason == ""
+    assert "cannot capture" in front_ends.check(dataclasses.replace(_TINY, build=lambda: _Branch()), "export").reason
