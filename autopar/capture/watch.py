@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -106,6 +108,15 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
             with recorder.region(settings):
                 yield
 
+    def importing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(name: str, *args: Any, **kwargs: Any) -> Any:
+            if name in sys.modules:
+                return original(name, *args, **kwargs)
+            with recorder.paused(), patches.removed():  # what a module takes from others when it is loaded is to last
+                return original(name, *args, **kwargs)
+
+        return load
+
     original_apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
     original_enter = torch.autograd.graph.saved_tensors_hooks.__enter__
     callers = {base for module in recorder.model.modules() for base in type(module).__mro__ if "__call__" in vars(base)}
@@ -117,6 +128,8 @@ def watching(recorder: Recorder, call: Call) -> Iterator[Patches]:
             (torch.autograd.Function, "apply", classmethod(apply)),
             (torch.autograd.graph.saved_tensors_hooks, "__enter__", enter),
             (builtins, "range", _Range),
+            (builtins, "__import__", importing(builtins.__import__)),
+            (importlib, "import_module", importing(importlib.import_module)),
             compat.checkpoint_patch(checkpointed),
         ]
     )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,20 @@ def test_registries_are_left_alone() -> None:
             return super().forward(x) * len(REGISTRY)
 
     assert capture(Uses(4, 2), (x(),)).front_end == "symbolic"
+
+
+@pytest.mark.parametrize("way", ["import", "import_module"])
+def test_modules_that_forward_loads_see_python_as_it_is(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they keep of it outlives the recording."""
+    name = f"loaded_by_{way}"
+    (tmp_path / f"{name}.py").write_text("kept = range")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def loads(self: Part, x: torch.Tensor) -> torch.Tensor:
+        importlib.import_module(name) if way == "import_module" else __import__(name)
+        return self.fc(x)
+
+    capture(Trunk(Part(loads)), (x(),))
+    assert sys.modules[name].kept is range
