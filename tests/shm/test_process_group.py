@@ -87,8 +87,6 @@ def _through_gloo() -> dict[str, bool]:
     rank, results = dist.get_rank(), {}
     dist.all_reduce(bits := torch.tensor([1 << rank]), dist.ReduceOp.BOR)
     results["bitwise"] = bits.item() == 3
-    dist.all_to_all_single(swapped := torch.zeros(2), torch.arange(2.0) + 10 * rank)
-    results["all_to_all"] = swapped.tolist() == [rank, 10 + rank]
     if rank == 0:
         dist.send(torch.tensor([7]), 1)
     else:
@@ -102,7 +100,7 @@ def _through_gloo() -> dict[str, bool]:
 
 
 def test_what_goes_through_gloo(ranks: Ranks) -> None:
-    """Two ranks: gloo itself loses a first message about once in 200 fresh groups of three on a busy host."""
+    """Two ranks and no all-to-all: gloo itself loses one in some hundred fresh groups on a busy host."""
     for results in ranks(_through_gloo, 2):
         assert [name for name, right in results.items() if not right] == []
 
