@@ -18,10 +18,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "DDP": "autopar.strategies",
     "DataParallel": "autopar.strategies",
+    "PassObserver": "autopar.passes.observers",
     "Plan": "autopar.partitioner.plan",
     "Program": "autopar.program",
     "Remark": "autopar.program",
     "no_sync": "autopar.api",
+    "observing": "autopar.passes.observers",
     "parallelize": "autopar.api",
     "register_pass": "autopar.passes.registry",
     "register_strategy": "autopar.strategies",
@@ -35,6 +37,7 @@ _MODULES = ("errors", "nn", "ops", "strategies")
 __all__ = [
     "DDP",
     "DataParallel",
+    "PassObserver",
     "Plan",
     "Program",
     "Remark",
@@ -42,6 +45,7 @@ __all__ = [
     "errors",
     "nn",
     "no_sync",
+    "observing",
     "ops",
     "parallelize",
     "register_pass",
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
     from autopar.api import no_sync, parallelize, shard, trace, unparallelize
     from autopar.partitioner.plan import Plan
+    from autopar.passes.observers import PassObserver, observing
     from autopar.passes.registry import register_pass
     from autopar.program import Program, Remark
     from autopar.strategies import DDP, DataParallel, register_strategy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,18 @@ from torch import nn
 from autopar.capture import ladder
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Plan
-from autopar.passes.base import Pass, PassContext
-from autopar.passes.pipeline import build, parse, render
-from autopar.passes.runner import PassRecord, run_pipeline
+from autopar.passes.base import PassContext
+from autopar.passes.instruments import PassRecord
+from autopar.passes.leaving_out import LIMIT, bisect_limit, optional, without
+from autopar.passes.observers import PassObserver
+from autopar.passes.pipeline import PassEntry, build, parse, render
+from autopar.passes.runner import run_pipeline
 from autopar.program import Program, Remark
 from autopar.progress import entering
 from autopar.regions import outlined
 from autopar.strategies.base import Strategy
 
-__all__ = ["Compilation", "compile_program"]
+__all__ = ["Compilation", "compile_program", "pipeline_entries"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ def compile_program(
     gate: bool = True,
     capture: str = "auto",
     stop_after: str | None = None,
-    after: Callable[[Pass, Program], None] | None = None,
+    disabled: Collection[str] = (),
+    observers: Sequence[PassObserver] = (),
 ) -> Compilation:
     """Captures the model and runs a pipeline over it; nothing is executed in parallel.
 
@@ -77,7 +81,8 @@ def compile_program(
         gate: compare one step of the captured program with eager.
         capture: the front end, see ``autopar.capture.ladder.capture``.
         stop_after: name of the pass after which to stop.
-        after: called after each pass with the pass and the program.
+        disabled: names of passes to leave out of the pipeline.
+        observers: told of every pass.
 
     Raises:
         ModelError: the model has nothing to train, or the front end that was asked for cannot capture it.
@@ -85,10 +90,11 @@ def compile_program(
         PassError: a pass failed.
         Exception: whatever the model itself raises on the sample call.
     """
-    entries = parse(pipeline or strategy.pipeline())
+    entries, left_out = pipeline_entries(strategy, pipeline, disabled)
     passes = build(entries)
     require_trainable(model)
     program = ladder.capture(model, args, kwargs, gate=gate, front_end=capture)
+    program.remarks += left_out
     entering("running the passes")
     before = program.snapshot()
     ctx = PassContext(
@@ -102,11 +108,31 @@ def compile_program(
     # Everything up to lowering makes the program that people read; what lifts makes the one that runs.
     cut = next((i for i, one in enumerate(passes) if "lifted" in one.provides), len(passes))
     stop_early = stop_after if stop_after not in [one.name for one in passes[cut:]] else None
-    program, records = run_pipeline(program, passes[:cut], ctx, stop_after=stop_early, after=after)
+    program, records = run_pipeline(program, passes[:cut], ctx, stop_after=stop_early, observers=observers)
     if stop_early is not None or cut == len(passes):
         return Compilation(before=before, program=program, lowered=outlined(program), records=records)
-    lowered, more = run_pipeline(program.snapshot(), passes[cut:], ctx, stop_after=stop_after, after=after)
+    lowered, more = run_pipeline(program.snapshot(), passes[cut:], ctx, stop_after=stop_after, observers=observers)
     return Compilation(before=before, program=program, lowered=outlined(lowered), records=[*records, *more])
+
+
+def pipeline_entries(
+    strategy: Strategy, pipeline: str | None, disabled: Collection[str] = ()
+) -> tuple[tuple[PassEntry, ...], list[Remark]]:
+    """The passes that will run, and a remark where ``AUTOPAR_BISECT_LIMIT`` leaves some out.
+
+    Raises:
+        PipelineError, OptionError, UnknownNameError: the pipeline cannot be read or be without these passes.
+    """
+    own = strategy.pipeline()
+    needed = {entry.name for entry in parse(own)}
+    entries = without(parse(pipeline or own), disabled, needed)
+    limit = bisect_limit()
+    dropped = [] if limit is None else optional(entries, needed)[limit:]
+    if not dropped:
+        return entries, []
+    message = f"{LIMIT}={limit} leaves out these passes: {', '.join(str(entries[index]) for index in dropped)}."
+    kept = tuple(entry for index, entry in enumerate(entries) if index not in dropped)
+    return kept, [Remark(kind="analysis", stage="pipeline", message=message)]
 
 
 def require_trainable(model: nn.Module) -> None:

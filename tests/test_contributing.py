@@ -32,5 +32,6 @@ def test_every_step_of_the_guide_runs() -> None:
         exec(compile("\n".join(blocks), str(GUIDE), "exec"), vars(module))
     finally:
         passes.remove("report-largest-of-the-guide")
+        passes.remove("print-size")
         strategies.remove("alone-of-the-guide")
         del sys.modules[module.__name__]

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autopar.cli.terminal import messages, note, waiting
-from autopar.errors import AutoparError, CaptureError, OptionError, UnknownNameError, UsageError
+from autopar.cli.terminal import note, waiting
+from autopar.errors import AutoparError, CaptureError, OptionError, PassError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from autopar.cli.instruments import Instruments
     from autopar.compilation import Compilation
     from autopar.partitioner.plan import Plan
-    from autopar.passes.base import Pass
-    from autopar.program import Program
     from autopar.scripts.candidates import FoundModel
     from autopar.strategies.base import Strategy
 
@@ -39,6 +38,9 @@ class Request:
         plan: path of a plan to follow.
         stop_after: pass to stop after.
         print_after: pass to print the program after, or ``"all"``.
+        disabled: passes to leave out.
+        dump_after: pass to write the program after, ``"all"`` or ``"changed"``.
+        folder: where what is dumped will lie; None where nothing is written.
     """
 
     spec: str
@@ -52,6 +54,9 @@ class Request:
     plan: str | None = None
     stop_after: str | None = None
     print_after: str | None = None
+    disabled: tuple[str, ...] = ()
+    dump_after: str | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Compiled:
     compilation: Compilation
     found: FoundModel
     strategy: Strategy
+    instruments: Instruments
 
 
 def compile_script(request: Request) -> Compiled:
@@ -73,6 +79,7 @@ def compile_script(request: Request) -> Compiled:
     """
     note("Loading PyTorch")
     from autopar.capture.ladder import check_choice
+    from autopar.cli.instruments import Instruments
     from autopar.compilation import compile_program
     from autopar.progress import telling
     from autopar.runtime.device import device_of
@@ -86,6 +93,7 @@ def compile_script(request: Request) -> Compiled:
         found = find_model(request.spec, request.model)
         device_of(found.model)  # what cannot be parallel cannot be captured either: say so before it fails
         args, kwargs = find_inputs(found.script, found.model, list(request.inputs))
+        instruments = Instruments(request, found)
         note(f"Capturing {found.how}")
         try:
             with found.script.active(), waiting(f"Capturing {found.name}") as tell, telling(tell):
@@ -99,8 +107,11 @@ def compile_script(request: Request) -> Compiled:
                     world_size=request.world_size,
                     capture=request.capture,
                     stop_after=request.stop_after,
-                    after=_printer(request.print_after),
+                    disabled=request.disabled,
+                    observers=[instruments],
                 )
+        except PassError as error:
+            raise instruments.reported(error) from error
         except AutoparError:
             raise
         except Exception as error:  # the model's own: passes turn theirs into PassError
@@ -109,7 +120,7 @@ def compile_script(request: Request) -> Compiled:
                 f"{type(error).__name__}: {str(error).strip().rstrip('.')}.",
                 mend="Give inputs that fit with --input SHAPE[:DTYPE], or a function example_inputs() in the file.",
             ) from error
-    return Compiled(compilation, found, strategy)
+    return Compiled(compilation, found, strategy, instruments)
 
 
 def resolve_request(request: Request) -> tuple[Strategy, Plan | None]:
@@ -120,7 +131,7 @@ def resolve_request(request: Request) -> tuple[Strategy, Plan | None]:
     """
     plan = _read_plan(request.plan) if request.plan else None
     strategy = _strategy(request, plan)
-    _check_names(request.pipeline or strategy.pipeline(), request)
+    _check_names(strategy, request)
     return strategy, plan
 
 
@@ -155,28 +166,21 @@ def _strategy(request: Request, plan: Plan | None) -> Strategy:
         ) from error
 
 
-def _check_names(pipeline: str, request: Request) -> None:
-    """Reads the pipeline, and refuses a --stop-after or --print-after that is not in it."""
-    from autopar.passes.pipeline import build, check_contract, parse
+def _check_names(strategy: Strategy, request: Request) -> None:
+    """Reads the pipeline, and refuses a --stop-after, --print-after or --dump-after that is not in it."""
+    from autopar.compilation import pipeline_entries
+    from autopar.passes.pipeline import build, check_contract
 
-    entries = parse(pipeline)
+    entries, _ = pipeline_entries(strategy, request.pipeline, request.disabled)
     check_contract(build(entries))
     names = [entry.name for entry in entries]
-    for wanted in (request.stop_after, request.print_after):
-        if wanted not in (None, "all", *names):
-            assert wanted is not None
-            raise UnknownNameError("pass of this pipeline", wanted, names)
-
-
-def _printer(wanted: str | None) -> Any:
-    if wanted is None:
-        return None
-
-    def show(one: Pass, program: Program) -> None:
-        if wanted in ("all", one.name):
-            messages().print(f"# after {one.name}\n{program.code.strip()}\n", soft_wrap=True)
-
-    return show
+    for wanted, words in (
+        (request.stop_after, ()),
+        (request.print_after, ("all",)),
+        (request.dump_after, ("all", "changed")),
+    ):
+        if wanted is not None and wanted not in (*words, *names):
+            raise UnknownNameError("pass of this pipeline", wanted, [*words, *names])
 
 
 def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

@@ -34,6 +34,10 @@ _COMMANDS = (
         "autopar.cli.explain",
         "Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it.",
     ),
+    LazyCommand(
+        "diff", "autopar.cli.diff", "Say what differs between two runs of transform; exit code 1 where anything does."
+    ),
+    LazyCommand("bisect", "autopar.cli.bisect", "Find the first pass with which a command of yours fails."),
     LazyCommand("passes", "autopar.cli.passes", "List passes and pipelines, or say all about one pass."),
     LazyCommand(
         "doctor",

@@ -35,7 +35,7 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> list[Path]:
 
     Args:
         folder: where the files belong; made when missing.
-        files: file name to content.
+        files: file name, which may be in one folder more, to content.
 
     Returns:
         The paths of the files.
@@ -47,9 +47,11 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> list[Path]:
     try:
         beside.mkdir(parents=True)
         for name, text in files.items():
+            (beside / name).parent.mkdir(exist_ok=True)
             (beside / name).write_text(text, encoding="utf-8")
         if folder.exists():
             for name in files:
+                (folder / name).parent.mkdir(exist_ok=True)
                 os.replace(beside / name, folder / name)
         else:
             os.replace(beside, folder)

@@ -17,7 +17,8 @@ from autopar.cli.options import (
     with_rates,
     world_size_option,
 )
-from autopar.cli.terminal import messages, results
+from autopar.cli.pass_options import pass_options, print_counters, print_timing
+from autopar.cli.terminal import results
 
 __all__ = ["transform"]
 
@@ -29,9 +30,7 @@ __all__ = ["transform"]
 @rate_option
 @click.option("-o", "--output", default="out", show_default=True, metavar="DIR", help="Folder to write to.")
 @click.option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
-@click.option("--print-after", metavar="PASS", help="Print the program after this pass, or after all.")
-@click.option("--stop-after", metavar="PASS", help="Stop after this pass, and print the program.")
-@click.option("--timing", is_flag=True, help="Print how long each pass took.")
+@pass_options
 @json_option
 @debug_option
 def transform(
@@ -47,9 +46,9 @@ def transform(
     rates: dict[str, str],
     output: str,
     plan: str | None,
-    print_after: str | None,
-    stop_after: str | None,
+    steering: dict[str, Any],
     timing: bool,
+    counters: bool,
     as_json: bool,
 ) -> None:
     """Write the data-parallel form of a model: Python, plan and pictures.
@@ -72,8 +71,8 @@ def transform(
             world_size=world_size,
             pipeline=pipeline,
             plan=plan,
-            stop_after=stop_after,
-            print_after=print_after,
+            folder=folder,
+            **steering,
         )
     )
     from autopar.view.graph_json import graph_document
@@ -81,26 +80,28 @@ def transform(
 
     document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
     with_rates(document, rates)
-    files = _pictures(document)
-    if stop_after is None:
+    files = {**_pictures(document), **compiled.instruments.files}
+    stopped = steering["stop_after"] is not None
+    if not stopped:
         files = {**_program(compiled, folder), **files}
     written = [str(path) for path in write_folder(folder, files)]
     if timing:
-        _print_timing(document)
+        print_timing(document["passes"])
+    if counters:
+        print_counters(document["passes"])
     figures = summary(document)
     if as_json:
         click.echo(json.dumps({"version": 1, **figures, "files": written}, indent=2))
-    elif stop_after is not None:
+    elif stopped:
         click.echo(compiled.compilation.lowered.code.strip())
     else:
         print_summary(figures, results(), files=written)
 
 
 def _program(compiled: Any, folder: Path) -> dict[str, str]:
-    from autopar.emit.python_file import Source, emit_python
+    from autopar.emit import emit_python
 
-    found = compiled.found
-    source = Source(file=Path(found.script.path).resolve(), name=found.name)
+    source = compiled.instruments.source
     return {
         "transformed.py": emit_python(compiled.compilation, source=source, folder=folder.absolute()),
         "plan.json": compiled.compilation.plan.to_json(),
@@ -119,9 +120,3 @@ def _pictures(document: dict[str, Any]) -> dict[str, str]:
         "plan.svg": rendered(document, "svg"),
         "trace.json": rendered(document, "trace"),
     }
-
-
-def _print_timing(document: dict[str, Any]) -> None:
-    for record in document["passes"]:
-        change = f"{record['nodes_before']} -> {record['nodes_after']} nodes" if record["changed"] else "no change"
-        messages().print(f"{record['seconds'] * 1000:8.1f} ms  {record['name']}  {change}", soft_wrap=True)

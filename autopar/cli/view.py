@@ -9,6 +9,7 @@ import rich_click as click
 
 from autopar.cli.formats import FORMATS, rendered
 from autopar.cli.options import compile_options, debug_option, rate_option, read_options, with_rates, world_size_option
+from autopar.cli.runs import read_run
 from autopar.cli.terminal import results
 from autopar.errors import UsageError
 
@@ -54,7 +55,12 @@ def view(
     if path.is_dir() or path.suffix == ".json":
         given = [strategy, model, inputs, pipeline, bucket_cap_mb, pairs, world_size]
         compiles = capture != "auto" or any(option not in (None, ()) for option in given)
-        document = _read(path, compiles=compiles)
+        if compiles:
+            raise UsageError(
+                f"{path} holds a finished graph, and the options given would make another.",
+                mend="Give the model's file, or leave the options out.",
+            )
+        document = read_run(path)
     else:
         from autopar.cli.compiling import Request, compile_script
 
@@ -75,24 +81,6 @@ def view(
         document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
     with_rates(document, rates)
     _show(document, form, "before" if before else "after")
-
-
-def _read(path: Path, *, compiles: bool) -> dict[str, Any]:
-    from autopar.view.graph_json import read_document
-
-    file = path / "graph.json" if path.is_dir() else path
-    if compiles:
-        raise UsageError(
-            f"{path} holds a finished graph, and the options given would make another.",
-            mend="Give the model's file, or leave the options out.",
-        )
-    try:
-        return read_document(file.read_text(encoding="utf-8"), name=str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.",
-            mend="Give a folder that `autopar transform` wrote, its graph.json, or a model's file.",
-        ) from None
 
 
 def _show(document: dict[str, Any], form: str, graph: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import textwrap
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from autopar import __version__
@@ -14,11 +12,11 @@ from autopar.compilation import Compilation
 from autopar.emit.body import bucket_text
 from autopar.emit.forward import write_forward
 from autopar.emit.imports import Imports
-from autopar.emit.layout import LINE_LENGTH, call, flat, prefixed, raising, render
+from autopar.emit.layout import LINE_LENGTH, call, prefixed, render
 from autopar.emit.literals import Writer
 from autopar.emit.names import in_text, quoted
 from autopar.emit.replica import replica_graph
-from autopar.emit.samples import sample_call, shape_text
+from autopar.emit.samples import Source, model_file, relative, sample_inputs, shape_text
 from autopar.partitioner.plan import BucketSpec, Plan
 from autopar.program import Program
 from autopar.strategies.base import strategies
@@ -28,19 +26,6 @@ __all__ = ["Source", "emit_python"]
 _DEFINED = frozenset({
     "HERE", "MODEL_FILE", "PLAN", "STEPS", "build", "forward", "main", "replica", "sample_inputs",
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a model comes from.
-
-    Attributes:
-        file: the user's Python file.
-        name: of the model there: an instance, a class or a factory.
-    """
-
-    file: Path
-    name: str
 
 
 def emit_python(
@@ -77,11 +62,11 @@ def emit_python(
         defined=_DEFINED,
     )
     imports = function.imports
-    place = _relative(source.file, folder or source.file.parent)
+    place = relative(source.file, folder or source.file.parent)
     sections = [
         list(function.lines),
         _build(imports, program, plan, source),
-        _sample_inputs(imports, program),
+        sample_inputs(imports, program),
         _main(imports, program.name),
     ]
     constants = _constants(imports, plan, place, plan_file, steps)
@@ -123,9 +108,8 @@ def _route(bucket: BucketSpec) -> str:
 
 
 def _constants(imports: Imports, plan: Plan, place: str, plan_file: str | None, steps: int) -> list[str]:
-    path = imports.member("pathlib", "Path")
     reader = f"{imports.member('autopar.partitioner.plan', 'Plan')}.from_json"
-    lines = [f"HERE = {path}(__file__).resolve().parent", f"MODEL_FILE = HERE / {quoted(place)}"]
+    lines = model_file(imports, place)
     if plan_file is not None:
         lines.append(f"PLAN = {reader}((HERE / {quoted(plan_file)}).read_text())")
     else:
@@ -162,18 +146,6 @@ def _own_options(plan: Plan) -> Collection[str]:
     return inspect.signature(strategies.get(plan.strategy)).parameters
 
 
-def _sample_inputs(imports: Imports, program: Program) -> list[str]:
-    sample = sample_call(program, Writer(imports, str))
-    body = ['    """A random call like the one that was captured: positional and keyword arguments."""']
-    if sample is None:
-        text = "forward takes objects that are no tensors: build a sample call here"
-        body += raising("NotImplementedError", text, indent="    ")
-    else:
-        bare = flat(sample)[1:-1]  # `return a, b` needs no brackets where it fits on a line
-        body += render(bare if len(bare) < LINE_LENGTH - 12 else sample, indent="    ", before="return ")
-    return ["def sample_inputs():", *body]
-
-
 def _main(imports: Imports, name: str) -> list[str]:
     dist, torch = imports.module("torch.distributed"), imports.module("torch")
     record = imports.member("torch.distributed.elastic.multiprocessing.errors", "record")
@@ -206,11 +178,3 @@ def _main(imports: Imports, name: str) -> list[str]:
 
 def _script(imports: Imports) -> str:
     return imports.member("autopar.emit", "script")
-
-
-def _relative(file: Path, folder: Path) -> str:
-    """The model's file as seen from the printed one; absolute where no relative path leads there."""
-    try:
-        return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # another drive
-        return file.resolve().as_posix()

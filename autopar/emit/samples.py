@@ -1,16 +1,62 @@
-"""Writes a sample call: random tensors like those that a program was captured with."""
+"""Writes what printed files share: where the model is, and a random call like the one that was captured."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
-from autopar.emit.layout import Expr, call, flat
+from autopar.emit.imports import Imports
+from autopar.emit.layout import LINE_LENGTH, Expr, call, flat, raising, render
 from autopar.emit.literals import Writer
+from autopar.emit.names import quoted
 from autopar.emit.signature import call_template, structure
 from autopar.errors import ModelError
 from autopar.program import Program
 
-__all__ = ["sample_call", "shape_text"]
+__all__ = ["Source", "model_file", "relative", "sample_call", "sample_inputs", "shape_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        file: the user's Python file.
+        name: of the model there: an instance, a class or a factory.
+    """
+
+    file: Path
+    name: str
+
+
+def relative(file: Path, folder: Path) -> str:
+    """The model's file as seen from a folder; absolute where no relative path leads there."""
+    try:
+        return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return file.resolve().as_posix()
+
+
+def model_file(imports: Imports, place: str) -> list[str]:
+    """The constants that say where the printed file and the model's file are."""
+    path = imports.member("pathlib", "Path")
+    return [f"HERE = {path}(__file__).resolve().parent", f"MODEL_FILE = HERE / {quoted(place)}"]
+
+
+def sample_inputs(imports: Imports, program: Program) -> list[str]:
+    """A function that makes a random call like the one that was captured."""
+    sample = sample_call(program, Writer(imports, str))
+    body = ['    """A random call like the one that was captured: positional and keyword arguments."""']
+    if sample is None:
+        text = "forward takes objects that are no tensors: build a sample call here"
+        body += raising("NotImplementedError", text, indent="    ")
+    else:
+        bare = flat(sample)[1:-1]  # `return a, b` needs no brackets where it fits on a line
+        body += render(bare if len(bare) < LINE_LENGTH - 12 else sample, indent="    ", before="return ")
+    return ["def sample_inputs():", *body]
 
 
 def sample_call(program: Program, write: Writer) -> Expr | None:

@@ -36,11 +36,12 @@ class PassContext:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass returns: the program, whether it changed, and what is to be said."""
+    """What a pass returns: the program, whether it changed, what is to be said, and what it counted."""
 
     program: Program
     changed: bool
     remarks: tuple[Remark, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TypeVar
+
 from autopar.errors import UsageError
+from autopar.passes.adapters import ForeignPass, adapted, is_foreign
 from autopar.passes.base import Pass
+from autopar.passes.plugin_files import load_plugins
 from autopar.plugins import Registry
 
 __all__ = ["check_class", "passes", "register_pass"]
 
-passes: Registry[type[Pass]] = Registry("pass", group="autopar.passes")
+AnyPass = TypeVar("AnyPass", bound="type[Pass] | ForeignPass")
 
 
-def register_pass(cls: type[Pass]) -> type[Pass]:
-    """Makes a pass known under its ``name`` for this process; usable as a class decorator.
+class _Passes(Registry["type[Pass]"]):
+    """Passes; those of plug-in files count, and one of torch.fx that a package advertises is adapted."""
+
+    def names(self) -> list[str]:
+        """All known names, sorted."""
+        load_plugins()
+        return super().names()
+
+    def get(self, name: str) -> type[Pass]:
+        """The pass of that name, see ``Registry.get``."""
+        load_plugins()
+        found = super().get(name)
+        return adapted(found, name=name) if is_foreign(found) else found
+
+
+passes = _Passes("pass", group="autopar.passes")
+
+
+def register_pass(
+    found: AnyPass, *, name: str = "", requires: Collection[str] = ("captured",), provides: Collection[str] = ()
+) -> AnyPass:
+    """Makes a pass known under its name for this process; usable as a decorator.
+
+    Args:
+        found: a class with the contract of ``autopar.passes.base.Pass``; or a pass of torch.fx: a
+            subclass of its ``PassBase``, or a function that takes a GraphModule and changes it.
+        name: for a pass of torch.fx; by default that of the function or class, with dashes.
+        requires, provides: the contract of a pass of torch.fx.
+
+    Returns:
+        What was given.
 
     Raises:
         UsageError: the class lacks part of the contract, or another pass has that name.
 
     Example:
-        >>> from autopar.passes.base import PassResult
         >>> @register_pass
-        ... class CountNodes:
-        ...     name = "count-nodes"
-        ...     requires = frozenset()
-        ...     provides = frozenset()
-        ...     def run(self, program, ctx):
-        ...         return PassResult(program, changed=False)
+        ... def count_nodes(gm):
+        ...     print(len(gm.graph.nodes))
         >>> passes.get("count-nodes").name
         'count-nodes'
         >>> passes.remove("count-nodes")
     """
-    check_class(cls)
+    if is_foreign(found):
+        cls = adapted(found, name=name, requires=requires, provides=provides)
+    else:
+        cls = found  # type: ignore[assignment]
+        check_class(cls)
     passes.add(cls.name, cls)
-    return cls
+    return found
 
 
 def check_class(cls: type[Pass]) -> None:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import fx
 
 from autopar.errors import AutoparError, PassError, UnknownNameError
 from autopar.passes.base import Pass, PassContext, PassResult
+from autopar.passes.instruments import Counters, PassRecord, Timing
+from autopar.passes.observers import PassObserver, ambient
 from autopar.passes.pipeline import check_contract
 from autopar.passes.verifier import verify
-from autopar.program import Program, info
+from autopar.program import Program, annotate, info
 
-__all__ = ["PassRecord", "run_pipeline"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassRecord:
-    """What one pass did: for tables, timings and diffs.
-
-    Attributes:
-        name: the pass.
-        seconds: wall time, verification not counted.
-        changed: whether it said that it changed the program.
-        nodes_before, nodes_after: size of the graph, in nodes.
-    """
-
-    name: str
-    seconds: float
-    changed: bool
-    nodes_before: int
-    nodes_after: int
+__all__ = ["run_pipeline"]
 
 
 def run_pipeline(
@@ -40,7 +25,7 @@ def run_pipeline(
     ctx: PassContext,
     *,
     stop_after: str | None = None,
-    after: Callable[[Pass, Program], None] | None = None,
+    observers: Sequence[PassObserver] = (),
 ) -> tuple[Program, list[PassRecord]]:
     """Runs the passes in order and verifies the program after each one.
 
@@ -49,7 +34,7 @@ def run_pipeline(
         pipeline: the passes, see ``autopar.passes.pipeline.build``.
         ctx: what the passes may know.
         stop_after: name of the pass after which to stop.
-        after: called with the pass and the program after each pass (printing, drawing, counting).
+        observers: told of every pass, as are those of ``autopar.observing`` blocks around.
 
     Returns:
         The final program and one record a pass.
@@ -62,47 +47,76 @@ def run_pipeline(
     if stop_after is not None and stop_after not in names:
         raise UnknownNameError("pass of this pipeline", stop_after, names)
     check_contract(pipeline, program.provides)
-    records: list[PassRecord] = []
+    timing, counters = Timing(), Counters()
+    told = [*ambient(), *observers, counters, timing]  # timing last: what the others do is not counted
+    changed: list[bool] = []
     for one in pipeline:
-        before = len(program.graph.nodes)
-        known = set(program.graph.nodes)
-        started = time.perf_counter()
-        try:
-            result = one.run(program, ctx)
-        except AutoparError:
-            raise
-        except Exception as error:
-            raise PassError(
-                f"Pass {one.name!r} failed on {program.name}: {type(error).__name__}: {error}.",
-                mend="Run with --debug for the traceback, or leave the pass out with --passes.",
-            ) from error
-        seconds = time.perf_counter() - started
-        if not isinstance(result, PassResult):
-            raise PassError(
-                f"Pass {one.name!r} returned a {type(result).__name__} instead of a PassResult.",
-                mend="Let its run() end in `return PassResult(program, changed=...)`.",
-            )
-        program = dataclasses.replace(
-            result.program,
-            provides=result.program.provides | one.provides,
-            remarks=[*result.program.remarks, *result.remarks],
-        )
-        for node in program.graph.nodes:
-            if node not in known and info(node).created_by == "capture":
-                node.meta["autopar"] = dataclasses.replace(info(node), created_by=one.name)
-        verify(program, after=one.name)
-        records.append(
-            PassRecord(
-                name=one.name,
-                seconds=seconds,
-                changed=result.changed,
-                nodes_before=before,
-                nodes_after=len(program.graph.nodes),
-            )
-        )
-        if after is not None:
-            after(one, program)
+        for observer in told:
+            observer.before_pass(one, program, ctx)
+        graph = program.graph
+        known = set(graph.nodes)
+        with _telling(told, one):
+            result = _run(one, program, ctx)
+        program = _taken_over(one, result, graph, known)
+        for observer in reversed(told):
+            observer.after_pass(one, program, result)
+        with _telling(told, one):
+            verify(program, after=one.name)
+        for observer in told:
+            observer.verified(one, program)
+        changed.append(result.changed)
         if one.name == stop_after:
             break
     program.graph_module.recompile()  # once: passes rewrite the graph, nobody runs its code between them
+    rows = zip(names, timing.seconds, changed, counters.sizes, counters.counted, strict=False)
+    records = [
+        PassRecord(name=name, seconds=seconds, changed=change, nodes_before=before, nodes_after=after, counters=counted)
+        for name, seconds, change, (before, after), counted in rows
+    ]
     return program, records
+
+
+@contextmanager
+def _telling(observers: Sequence[PassObserver], one: Pass) -> Iterator[None]:
+    """Lets the observers know of what fails within."""
+    try:
+        yield
+    except Exception as error:
+        for observer in observers:
+            observer.failed(one, error)
+        raise
+
+
+def _run(one: Pass, program: Program, ctx: PassContext) -> PassResult:
+    try:
+        result = one.run(program, ctx)
+    except AutoparError:
+        raise
+    except Exception as error:
+        raise PassError(
+            f"Pass {one.name!r} failed on {program.name}: {type(error).__name__}: {error}.",
+            mend="Run with --debug for the traceback, or leave the pass out with --disable-pass.",
+        ) from error
+    if not isinstance(result, PassResult):
+        raise PassError(
+            f"Pass {one.name!r} returned a {type(result).__name__} instead of a PassResult.",
+            mend="Let its run() end in `return PassResult(program, changed=...)`.",
+        )
+    return result
+
+
+def _taken_over(one: Pass, result: PassResult, graph: fx.Graph, known: Collection[fx.Node]) -> Program:
+    """The program of a result, with what the pass established, said and made noted in it.
+
+    Of a graph that is a new one, nodes are those of ``graph`` where they are called alike.
+    """
+    program = dataclasses.replace(
+        result.program,
+        provides=result.program.provides | one.provides,
+        remarks=[*result.program.remarks, *result.remarks],
+    )
+    names = set() if program.graph is graph else {node.name for node in known}
+    for node in program.graph.nodes:
+        if node not in known and node.name not in names and info(node).created_by == "capture":
+            annotate(node, created_by=one.name)
+    return program

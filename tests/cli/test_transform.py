@@ -105,6 +105,31 @@ def test_print_after_and_timing(command: Command, model_file: Path) -> None:
     assert ended.json
 
 
+def test_passes_left_out_dumped_and_counted(command: Command, model_file: Path) -> None:
+    """A pass that nobody needs can be left out; programs that changed are written as files, counters printed."""
+    text = "inline-modules,shapes,shapes,shapes,backward-order,bucket,ddp-sync,lift-parameters"
+    ended = command(
+        "transform", str(model_file), *USUAL, "--passes", text, "--dump-after", "changed", "--counters", "--json"
+    )
+    assert ended.code == 0, ended.err
+    dumped = sorted(path.name for path in Path("out/passes").iterdir())
+    assert [name[3:-3] for name in dumped] == ["captured", "inline-modules", "bucket", "ddp-sync", "lift-parameters"]
+    assert "def forward(self, x):" in Path("out/passes/07-ddp-sync.py").read_text()
+    assert {Path(path).name for path in ended.json["files"]} == FILES | set(dumped)
+    assert "ddp-sync  nodes that synchronise" in ended.err
+
+
+def test_failed_pass_leaves_a_repro(command: Command, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says where it is; nothing else is written."""
+    monkeypatch.setattr("autopar.passes.preserving.bucket.assign_buckets", None)
+    ended = command("transform", str(model_file), *USUAL)
+    assert ended.code == 3
+    assert "Pass 'bucket' failed on Net: TypeError" in ended.err
+    assert "`python out/repro.py` shows it again." in ended.err
+    assert [path.name for path in Path("out").iterdir()] == ["repro.py"]
+    assert "pipeline=" in Path("out/repro.py").read_text()
+
+
 def test_stop_after(command: Command, model_file: Path) -> None:
     """The program as it was after the pass is printed; no plan and no Python file are written."""
     ended = command("transform", str(model_file), *USUAL, "--stop-after", "inline-modules")
@@ -153,6 +178,9 @@ BAD = {
     "unknown pass": (MODEL, ["--passes", "shapes,bukcet"], 2, "Did you mean 'bucket'?"),
     "unknown pass option": (MODEL, ["--passes", "bucket{cap=1}"], 2, "no option 'cap'"),
     "unreadable pipeline": (MODEL, ["--passes", "shapes,,bucket"], 2, "character 8"),
+    "pass that is needed": (MODEL, ["--disable-pass", "ddp-sync"], 2, "cannot be left out"),
+    "unknown pass to leave out": (MODEL, ["--disable-pass", "shapse"], 2, "Did you mean 'shapes'?"),
+    "unknown pass to dump after": (MODEL, ["--dump-after", "chnaged"], 2, "Did you mean 'changed'?"),
     "contract": (MODEL, ["--passes", "ddp-sync,shapes"], 2, "'ddp-sync' requires"),
     "unknown stop": (MODEL, ["--stop-after", "shape"], 2, "Did you mean 'shapes'?"),
     "plan of another model": (MODEL, ["--plan", "other.json"], 3, "made for another model"),

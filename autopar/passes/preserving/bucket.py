@@ -94,7 +94,12 @@ class AssignBuckets:
             stage=self.name,
             message=f"{len(placed)} parameters travel in {len(buckets)} buckets, {plan.nbytes:,} bytes a step.",
         )
-        return PassResult(dataclasses.replace(program, plan=plan, ready_order=order), changed=True, remarks=(remark,))
+        return PassResult(
+            dataclasses.replace(program, plan=plan, ready_order=order),
+            changed=True,
+            remarks=(remark,),
+            counters={"buckets": len(buckets), "parameters": len(placed), "bytes a step": plan.nbytes},
+        )
 
 
 def _with_what_other_calls_use(

@@ -46,7 +46,12 @@ class DDPSync:
             stage=self.name,
             message=f"{nodes} buckets are reduced by nodes of the graph, {hooks} by hooks of opaque regions.",
         )
-        return PassResult(program, changed=bool(buckets), remarks=(remark,))
+        return PassResult(
+            program,
+            changed=bool(buckets),
+            remarks=(remark,),
+            counters={"nodes that synchronise": nodes, "buckets of hooks": hooks},
+        )
 
 
 def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]], order: dict[fx.Node, int]) -> None:

@@ -68,7 +68,12 @@ class InlineModules:
                 remarks.append(_stays_whole(node, module))
         done = Remark(kind="passed", stage=self.name, message=f"{opened} modules were opened into operations.")
         program = dataclasses.replace(program, attributes=baked)
-        return PassResult(program, changed=opened > 0, remarks=(done, *remarks))
+        return PassResult(
+            program,
+            changed=opened > 0,
+            remarks=(done, *remarks),
+            counters={"modules opened": opened, "modules kept whole": len(remarks)},
+        )
 
 
 def _is_open_book(module: nn.Module) -> bool:
