@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import fx, nn
 from torch._ops import OpOverload
+from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.overrides import _pop_mode_temporarily
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,7 +32,9 @@ __all__ = [
     "ambient_modes",
     "before_custom_functions",
     "checkpoint_patch",
+    "compiled_forward",
     "gloo_backend",
+    "graph_module",
     "group_timeout",
     "hands_gradient_to_caller",
     "has_global_module_hooks",
@@ -57,6 +60,18 @@ __all__ = [
 GradBucket: Any = getattr(torch.distributed, "GradBucket", object)
 # What c10d's collectives return; a subclass in Python may stand for it (2.11-2.13).
 GroupWork: Any = getattr(torch.distributed, "Work", object)
+
+
+def graph_module(root: nn.Module | dict[str, Any], graph: fx.Graph, class_name: str) -> fx.GraphModule:
+    """A GraphModule that makes its code when it is asked for (2.11-2.13): most are rewritten before they run."""
+    return _LazyGraphModule(root, graph, class_name)
+
+
+def compiled_forward(module: nn.Module) -> Callable[..., Any]:
+    """A module's forward; a graph's is that of its code, and not one that asks first whether there is any."""
+    if isinstance(module, _LazyGraphModule):
+        module.real_recompile()
+    return module.forward
 
 
 def tree_flatten(tree: Any) -> tuple[list[Any], Any]:
@@ -386,6 +401,7 @@ class FlopCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
+        self._known: dict[tuple[Any, ...], int] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -398,8 +414,18 @@ class FlopCounter(TorchDispatchMode):
         result = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=result)
+            self.total += self._flops(formula, args, kwargs, result)
         return result
+
+    def _flops(self, formula: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int:
+        """What the formula says, asked once for the same shapes: torch walks through all arguments as trees for it."""
+        try:
+            key = (formula, *(arg.shape if isinstance(arg, torch.Tensor) else arg for arg in args), *kwargs.items())
+            if key not in self._known:
+                self._known[key] = int(formula(*args, **kwargs, out_val=result))
+            return self._known[key]
+        except TypeError:  # a list of arguments has no hash
+            return int(formula(*args, **kwargs, out_val=result))
 
 
 def has_running_statistics(module: nn.Module) -> bool:

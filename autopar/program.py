@@ -268,7 +268,7 @@ class Program:
         value = graph.graph_copy(self.graph, copied)
         for old in self.find("output"):
             graph.output(value, type_expr=old.type).meta = dict(old.meta)
-        module = fx.GraphModule(self.graph_module, graph, class_name=type(self.graph_module).__name__)
+        module = compat.graph_module(self.graph_module, graph, type(self.graph_module).__name__)
         return dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))
 
     def _repr_html_(self) -> str:

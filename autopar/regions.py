@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from torch import fx
 from torch.utils.checkpoint import checkpoint
 
+from autopar import compat
 from autopar.program import NodeInfo, Program, Region, annotate, info
 
 __all__ = ["outlined", "region_modules"]
@@ -56,7 +57,7 @@ def _outline(program: Program, name: str, region: Region, members: Sequence[fx.N
         copies[node] = annotate(body.node_copy(node, copies.__getitem__), region="")
     body.output(tuple(copies[node] for node in outputs) if len(outputs) != 1 else copies[outputs[0]])
     target = _free_name(program.graph_module, name)
-    program.graph_module.add_submodule(target, fx.GraphModule(program.graph_module, body, class_name=name))
+    program.graph_module.add_submodule(target, compat.graph_module(program.graph_module, body, name))
     marked = NodeInfo(module_path=region.module_path, source=region.source, created_by="outline")
     with graph.inserting_before(first):
         function = graph.get_attr(target)

@@ -59,7 +59,7 @@ def replica_forwards(replica: nn.Module, count: int, devices: Sequence[str] | No
     flag, an attribute, a buffer). A copy shares parameters with the original, or holds differentiable
     copies on another device; buffers are cloned, and what forward does to them is forgotten.
     """
-    forwards: list[Forward] = [replica.forward]
+    forwards: list[Forward] = [compat.compiled_forward(replica)]
     stateless = next(replica.children(), None) is None
     for index in range(1, count):
         device = None if devices is None or devices[index] == devices[0] else devices[index]

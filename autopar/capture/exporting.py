@@ -78,7 +78,7 @@ def export_program(
             raise ExportRefusedError(f"its forward writes to the parameter {name!r} in place")
     constants = {index: leaf for index, leaf in enumerate(eager.outputs) if not _flows(leaf)}
     return Program(
-        graph_module=fx.GraphModule(model, graph, class_name=compat.original_class(model).__name__),
+        graph_module=compat.graph_module(model, graph, compat.original_class(model).__name__),
         model=model,
         signature=Signature(
             in_spec=call.spec,

@@ -74,19 +74,19 @@ def eager_step(model: nn.Module, call: Call, state: ModelState, *, seed: int = S
             return own(*args, **kwargs)
         return compat.original_class(model).forward(model, *args, **kwargs)
 
-    return one_step(model, call, state, forward, seed=seed, backward=backward)
+    return one_step(call, state, forward, seed=seed, backward=backward)
 
 
 def program_step(
     program: Program, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True
 ) -> Step:
     """The same step of a captured program."""
-    run = outlined(program).graph_module.forward
+    run = compat.compiled_forward(outlined(program).graph_module)
 
     def forward(inputs: Sequence[torch.Tensor]) -> Any:
         return program.signature.unflatten(run(*inputs))
 
-    return one_step(program.model, call, state, forward, seed=seed, backward=backward)
+    return one_step(call, state, forward, seed=seed, backward=backward)
 
 
 def compare(eager: Step, captured: Step) -> str | None:
@@ -123,7 +123,6 @@ def _differences(eager: Step, captured: Step) -> Iterator[str]:
 
 
 def one_step(
-    model: nn.Module,
     call: Call,
     state: ModelState,
     forward: Callable[[Sequence[torch.Tensor]], Any],
@@ -134,14 +133,12 @@ def one_step(
     """One forward and backward on copies of the call's tensors; everything is put back afterwards.
 
     Args:
-        model: whose gradients and buffers are looked at.
         call: the sample call.
-        state: the model's state before.
+        state: the model's state before; its parameters and buffers are looked at.
         forward: runs on the tensors of the call.
         seed: where all random streams start.
         backward: whether gradients are wanted.
     """
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     streams = RandomStreams()
     streams.seed(seed)
     try:
@@ -149,8 +146,8 @@ def one_step(
             inputs = fresh(call.tensors)
             outputs, structure = take_apart(forward(inputs))
             random = RandomStreams()
-            gradients, arrivals, failure = _gradients(outputs if backward else [], trainable)
-        buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+            gradients, arrivals, failure = _gradients(outputs if backward else [], state.trainable)
+        buffers = {name: buffer.detach().clone() for name, buffer in state.buffers()}
         differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
         # An output may be memory of the model's that is put back below.
         outputs = [leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]

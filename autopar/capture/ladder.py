@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -19,6 +18,7 @@ from autopar.capture.opaque import wrap_opaque
 from autopar.capture.source import one_line
 from autopar.capture.state import Delta, ModelState
 from autopar.capture.symbolic import Recording
+from autopar.collector import without_collector
 from autopar.errors import ModelError, UnknownNameError
 from autopar.program import FrontEnd, Program, Remark
 from autopar.progress import entering
@@ -70,7 +70,7 @@ def capture(
         kinds = ", ".join(sorted({type(value).__name__ for value in call.foreign}))
         fall = Fall("symbolic", f"it takes a {kinds} as an argument, which a graph cannot be pinned to")
         return whole(model, call, [fall], front_end)
-    with without_effects() as effects, _without_collector():
+    with without_effects() as effects, without_collector():
         climb = _Climb(model, call, gate=gate)
         try:
             program = climb.run(front_end)
@@ -169,10 +169,10 @@ class _Climb:
     def _record(self) -> tuple[Recording, Step]:
         entering("recording one step")
         recording = Recording(self.model, self.call, self.state)
-        eager = one_step(self.model, self.call, self.state, recording.forward, backward=self.gate)
+        eager = one_step(self.call, self.state, recording.forward, backward=self.gate)
         if recording.drew:
             recording = Recording(self.model, self.call, self.state, follow_random=True)
-            eager = one_step(self.model, self.call, self.state, recording.forward, backward=self.gate)
+            eager = one_step(self.call, self.state, recording.forward, backward=self.gate)
         return recording, eager
 
     def _export(self, eager: Step, front_ends: Sequence[Literal["export", "dynamo"]]) -> Program | None:
@@ -233,21 +233,14 @@ class _Climb:
         return difference
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Within this block Python looks for no cycles: a recording makes much that lasts, and no garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
-    lazy += [name for name, b in model.named_buffers() if isinstance(b, nn.parameter.UninitializedBuffer)]
+    kinds = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
+    lazy = [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name, tensor in chain(module._parameters.items(), module._buffers.items())
+        if isinstance(tensor, kinds)
+    ]
     if lazy:
         raise ModelError(
             f"The model has lazy parameters without a shape: {', '.join(lazy[:3])}.",

@@ -40,7 +40,7 @@ def wrap_opaque(model: nn.Module, call: Call, reason: str, *, source: SourceLine
         nbytes=nbytes,
     )
     return Program(
-        graph_module=fx.GraphModule(holder, graph, class_name=name),
+        graph_module=compat.graph_module(holder, graph, name),
         model=model,
         signature=Signature(
             in_spec=call.spec,

@@ -36,7 +36,7 @@ class Recorder(TorchFunctionMode):
     """Records within ``with recorder:``; of this thread only.
 
     Args:
-        model: the root.
+        modules: all by path, the root as `""`.
         inputs: the tensors that flow in, under the names that their placeholders get.
         follow_random: look, module by module, whether Python's or NumPy's random numbers are drawn.
 
@@ -53,11 +53,15 @@ class Recorder(TorchFunctionMode):
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Sequence[tuple[str, torch.Tensor]], *, follow_random: bool = False
+        self,
+        modules: Mapping[str, nn.Module],
+        inputs: Sequence[tuple[str, torch.Tensor]],
+        *,
+        follow_random: bool = False,
     ) -> None:
         super().__init__()
         self.follow_random = follow_random
-        self.model = model
+        self.model = model = modules[""]
         self.frames: list[Frame] = []
         self.refusals: dict[str, Refusal] = {}
         self.changed: dict[int, set[str]] = {}
@@ -65,10 +69,10 @@ class Recorder(TorchFunctionMode):
         self.unsettled = False
         self.regions: dict[str, Region] = {}
         self._region = ""
-        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.paths = {id(module): path for path, module in modules.items()}
         self._thread = threading.get_ident()
         self._paused = 0
-        self.tape = Tape(model, inputs, lambda: (self.frames[-1].path, self._region))
+        self.tape = Tape(modules, inputs, lambda: (self.frames[-1].path, self._region))
         self.graph, self.notes = self.tape.graph, self.tape.notes
 
     # operations -------------------------------------------------------------------------------

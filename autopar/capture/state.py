@@ -53,10 +53,14 @@ class ModelState:
     included; and the globals that the modules' own methods mention. Costs one copy of the model's tensors.
 
     Attributes:
+        modules: every module once, by path.
+        trainable: the parameters that want a gradient, by name.
         undone: the change of attributes and containers that the last ``restore`` put back.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.modules = dict(model.named_modules())
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._holders: dict[int, _Holder] = {}
         self._values: dict[int, _Value | _Stream] = {}
         self._empty: dict[int, _Empty] = {}
@@ -65,14 +69,20 @@ class ModelState:
         self._contents: tuple[list[Any], ...] | None = None
         self._visited: set[int] = set()
         self._by_owner: dict[nn.Module, list[tuple[str, _Holder | _Value | _Stream | _Empty | Binding]]] | None = None
-        modules = list(model.modules())
-        self._visited.update(map(id, modules))  # each is its own owner, whoever else refers to it
-        for module in modules:
+        self._visited.update(map(id, self.modules.values()))  # each is its own owner, whoever else refers to it
+        for module in self.modules.values():
             self._module(module, module)
             self._outside(module)
         for tensor in (*model.parameters(), *model.buffers()):  # those of a ScriptModule hang on no attribute
             if id(tensor) not in self._values:
                 self._value(tensor, model, "state", depth=0)
+
+    def buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The buffers that the modules have now, by name; one with several names comes several times."""
+        for path, module in self.modules.items():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield f"{path}.{name}" if path else name, buffer
 
     def restore(self) -> dict[nn.Module, list[str]]:
         """Puts back what changed, and only that; ``undone`` can make the change again.
@@ -119,19 +129,24 @@ class ModelState:
 
     def _module(self, module: nn.Module, owner: nn.Module) -> None:
         attributes = vars(module)
-        empty: list[dict[Any, Any]] = []
-        self._empty[id(module)] = _Empty(empty, [(owner, "hooks")])
+        hooks: list[dict[Any, Any]] = []
+        members: list[dict[Any, Any]] = []
+        self._empty[id(hooks)] = _Empty(hooks, [(owner, "hooks")])
+        self._empty[id(members)] = _Empty(members, [(owner, "")])
         self._holders[id(attributes)] = _Holder(attributes, attributes.copy(), [(owner, "")])
         for name, value in attributes.items():
             if name in _NAMESPACES and isinstance(value, dict):  # a ScriptModule's are no dicts
-                self._holders[id(value)] = _Holder(value, value.copy(), [(owner, "")])
+                if value:
+                    self._holders[id(value)] = _Holder(value, value.copy(), [(owner, "")])
+                else:
+                    members.append(value)
                 for key, member in value.items():
                     self._value(member, owner, key, depth=0)
             elif name in _REGISTRIES and isinstance(value, dict):  # a forward may install hooks when it first runs
                 if value:
                     self._holders[id(value)] = _Holder(value, value.copy(), [(owner, name)])
                 else:
-                    empty.append(value)
+                    hooks.append(value)
             elif type(value) not in _ATOMS:
                 self._value(value, owner, name, depth=0)
 
@@ -260,13 +275,13 @@ class _Holder:
 
 @dataclass(slots=True)
 class _Empty:
-    """Registries of one module's hooks that hold none, as nearly all do."""
+    """Dicts of one module that hold nothing, as most do: its hooks, or parameters, buffers, modules."""
 
     live: list[dict[Any, Any]]
     owners: list[tuple[nn.Module, str]]
 
     def changes(self) -> list[str]:
-        return ["hooks"] if any(self.live) else []
+        return [str(key) for registry in self.live for key in registry] if any(self.live) else []
 
     def restore(self, undone: list[tuple[Any, Any]]) -> list[str]:
         changed = self.changes()

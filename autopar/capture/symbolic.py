@@ -78,7 +78,7 @@ class Recording:
             own = vars(self.model).get("forward")
             return own(*args, **kwargs) if own is not None else forward(self.model, *args, **kwargs)
         names = input_names(forward, self.call)
-        recorder = Recorder(self.model, list(zip(names, inputs, strict=True)), follow_random=self.follow_random)
+        recorder = Recorder(self.state.modules, list(zip(names, inputs, strict=True)), follow_random=self.follow_random)
         rules = _Rules(recorder, self.state)
         root = Frame("", self.model, compat.ambient_modes())
         recorder.frames.append(root)
@@ -155,7 +155,7 @@ class _Result:
         recorder = self.recorder
         guards = self._guards(model, call)
         names = tuple(node.name for node in recorder.graph.find_nodes(op="placeholder"))
-        module = fx.GraphModule(model, recorder.graph, class_name=compat.original_class(model).__name__)
+        module = compat.graph_module(model, recorder.graph, compat.original_class(model).__name__)
         return Program(
             graph_module=module,
             model=model,

@@ -39,7 +39,7 @@ class Tape:
     """Nodes, and the tensors of the run that they stand for.
 
     Args:
-        model: the root, whose parameters and buffers are read by name.
+        modules: by path, those whose parameters and buffers are read by name.
         inputs: the tensors that flow in, under the names that their placeholders get.
         place: path of the module and name of the region that a new node belongs to.
 
@@ -50,7 +50,10 @@ class Tape:
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Sequence[tuple[str, torch.Tensor]], place: Callable[[], tuple[str, str]]
+        self,
+        modules: Mapping[str, nn.Module],
+        inputs: Sequence[tuple[str, torch.Tensor]],
+        place: Callable[[], tuple[str, str]],
     ) -> None:
         self.graph, self.notes = fx.Graph(), SizeNotes()
         self.size_values: dict[fx.Node, tuple[Any, int]] = {}
@@ -60,21 +63,21 @@ class Tape:
         self._undo: list[tuple[int, fx.Node | None]] = []
         self._erased: set[fx.Node] = set()
         self._size_nodes: dict[Any, fx.Node] = {}
-        self._state = self._named_state(model)
+        self._state = self._named_state(modules)
         self._top: fx.Node | None = None
         for name, tensor in inputs:
             self._top = self.graph.placeholder(name)
             self.bind(tensor, self._top)
 
     @staticmethod
-    def _named_state(model: nn.Module) -> dict[int, str]:
+    def _named_state(modules: Mapping[str, nn.Module]) -> dict[int, str]:
         names: dict[int, str] = {}
-        for path, module in model.named_modules():
-            for attribute, value in vars(module).items():
-                if isinstance(value, torch.Tensor):
-                    names[id(value)] = f"{path}.{attribute}" if path else attribute
-        names |= {id(tensor): name for name, tensor in model.named_buffers()}
-        return names | {id(tensor): name for name, tensor in model.named_parameters()}
+        for kind in ("_parameters", "_buffers", ""):  # a tensor that is several of them has the first name
+            for path, module in modules.items():
+                for attribute, value in (getattr(module, kind) if kind else vars(module)).items():
+                    if isinstance(value, torch.Tensor):
+                        names.setdefault(id(value), f"{path}.{attribute}" if path else attribute)
+        return names
 
     def node(self, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], **noted: Any) -> fx.Node:
         """A new node at the end of the graph."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from torch import fx
 
+from autopar.collector import without_collector
 from autopar.errors import AutoparError, PassError, UnknownNameError
 from autopar.passes.base import Pass, PassContext, PassResult
 from autopar.passes.instruments import Counters, PassRecord, Timing
@@ -19,6 +20,7 @@ from autopar.program import Program, annotate, info
 __all__ = ["run_pipeline"]
 
 
+@without_collector()
 def run_pipeline(
     program: Program,
     pipeline: Sequence[Pass],
@@ -67,7 +69,7 @@ def run_pipeline(
         changed.append(result.changed)
         if one.name == stop_after:
             break
-    program.graph_module.recompile()  # once: passes rewrite the graph, nobody runs its code between them
+    program.graph_module.recompile()  # what it had been compiled to, if it had, holds no more
     rows = zip(names, timing.seconds, changed, counters.sizes, counters.counted, strict=False)
     records = [
         PassRecord(name=name, seconds=seconds, changed=change, nodes_before=before, nodes_after=after, counters=counted)

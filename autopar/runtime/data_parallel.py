@@ -53,7 +53,7 @@ class DataParallelExecutor:
         if program.signature.out_spec is None:
             return self._prepare_opaque(program)
         slots, signature = StateSlots(self.model, program.lifted), program.signature
-        forward, read = program.graph_module.forward, slots.read
+        forward, read = compat.compiled_forward(program.graph_module), slots.read
         flatten, unflatten = signature.flatten, signature.unflatten
         return lambda args, kwargs: unflatten(forward(*read(), *flatten(args, kwargs)))
 
@@ -82,7 +82,7 @@ class DataParallelExecutor:
     def _prepare_opaque(self, program: Program) -> Runnable:
         whole = next((m for m in program.graph_module.modules() if isinstance(m, WholeModel)), None)
         plain = WholeModel(self.model, None, {})
-        forward, planned = program.graph_module.forward, len(program.signature.inputs)
+        forward, planned = compat.compiled_forward(program.graph_module), len(program.signature.inputs)
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves, spec = compat.tree_flatten((args, kwargs))

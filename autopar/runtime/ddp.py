@@ -131,7 +131,7 @@ class DDPExecutor:
                 self._start_engine(program.plan)
             return self.eager(_calls_model(self.model))
         slots, signature = StateSlots(self.model, program.lifted), program.signature
-        forward = program.graph_module.forward
+        forward = compat.compiled_forward(program.graph_module)
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
         if self.world_size == 1:
             return lambda args, kwargs: unflatten(forward(*read(), *flatten(args, kwargs)))

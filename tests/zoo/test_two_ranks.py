@@ -31,6 +31,12 @@ def _asks(item: pytest.Item) -> bool:
 
 
 @pytest.mark.xdist_group("two ranks")
+def test_one_worker_runs_all(request: pytest.FixtureRequest) -> None:
+    """A pytest that the workers' plugin does not know drops the groups, and each worker starts ranks of its own."""
+    assert not getattr(request.config.option, "loadgroup", False) or request.node.nodeid.endswith("@two ranks")
+
+
+@pytest.mark.xdist_group("two ranks")
 @pytest.mark.timeout(600)  # the first test waits for all
 @pytest.mark.parametrize("name", _CHOSEN)
 def test_gradients_equal_ddp(found: dict[str, Found], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from types import MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -83,6 +83,30 @@ def _is_open_book(module: nn.Module) -> bool:
     return getattr(module, "max_norm", None) is None
 
 
+class _StandIn(fx.Proxy):
+    """A value of an opened forward, which writes a function of torch as what it is.
+
+    fx's own asks of each function whether it is a method of a tensor: as long as writing the node takes.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if isinstance(function, (FunctionType, BuiltinFunctionType)):
+            for arg in args or ():
+                if isinstance(arg, cls):
+                    return arg.tracer.create_proxy("call_function", function, args or (), kwargs or {})
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+class _Writer(fx.proxy.GraphAppendingTracer):
+    """Writes nodes at the place where a call stands."""
+
+    def proxy(self, node: fx.Node) -> _StandIn:
+        return _StandIn(node, self)
+
+
 def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[str, str], Any]) -> bool:
     """Runs the module's own forward on stand-ins that write nodes where the call stands.
 
@@ -92,11 +116,11 @@ def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[
         Whether that was possible: a forward may ask for the value of a size, as transposed
         convolutions with an ``output_size`` do.
     """
-    graph, tracer = program.graph, fx.proxy.GraphAppendingTracer(program.graph)
+    graph, tracer = program.graph, _Writer(program.graph)
     path, marked, mark = str(call.target), info(call), call.prev
 
     def stand_in(arg: Any) -> Any:
-        return fx.Proxy(arg, tracer) if isinstance(arg, fx.Node) else arg
+        return _StandIn(arg, tracer) if isinstance(arg, fx.Node) else arg
 
     args: Any = fx.node.map_aggregate(call.args, stand_in)
     kwargs: Any = fx.node.map_aggregate(call.kwargs, stand_in)
@@ -109,9 +133,10 @@ def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[
             graph.erase_node(call.prev)
         return False
     baked.update(opened._read)
+    marked = dataclasses.replace(marked, module_path=path, created_by="inline-modules")
+    outside = dataclasses.replace(marked, region="") if marked.region else marked
     while (mark := mark.next) is not call:
-        region = "" if mark.op == "get_attr" else marked.region
-        mark.meta["autopar"] = dataclasses.replace(marked, module_path=path, region=region, created_by="inline-modules")
+        mark.meta["autopar"] = outside if mark.op == "get_attr" else marked
     _replace(program, call, value)
     return True
 
@@ -119,7 +144,7 @@ def _open(program: Program, call: fx.Node, module: nn.Module, baked: dict[tuple[
 class _Opened:
     """A module whose parameters are nodes and whose other attributes are its own."""
 
-    def __init__(self, module: nn.Module, path: str, tracer: fx.proxy.GraphAppendingTracer) -> None:
+    def __init__(self, module: nn.Module, path: str, tracer: _Writer) -> None:
         self._module, self._path, self._tracer = module, path, tracer
         self._read: dict[tuple[str, str], Any] = {}
 
@@ -127,7 +152,7 @@ class _Opened:
         value = getattr(self._module, name)
         if isinstance(value, torch.Tensor):
             read = self._tracer.graph.create_node("get_attr", f"{self._path}.{name}")
-            return fx.Proxy(read, self._tracer)
+            return _StandIn(read, self._tracer)
         if isinstance(value, MethodType) and value.__self__ is self._module:
             return MethodType(value.__func__, self)
         if type(value) in PLAIN and name in vars(self._module):

@@ -214,7 +214,7 @@ def _replica_of(program: Program, ctx: PassContext, count: int) -> tuple[fx.Grap
     whole = program.graph_module.get_submodule(str(call.target))
     if not isinstance(whole, WholeModel):
         whole = WholeModel(program.model, program.signature.in_spec, program.signature.constants)
-    return fx.GraphModule({str(call.target): whole}, lifted.graph, class_name=program.name), ()
+    return compat.graph_module({str(call.target): whole}, lifted.graph, program.name), ()
 
 
 def _wrapped(
@@ -257,7 +257,7 @@ def _wrapped(
         graph.output(gathered)
     else:
         graph.output(tuple(_outputs(program, graph, gathered, count)))
-    graph_module = fx.GraphModule({**state, target: replica}, graph, class_name=program.name)
+    graph_module = compat.graph_module({**state, target: replica}, graph, program.name)
     return dataclasses.replace(program, graph_module=graph_module, regions={})
 
 

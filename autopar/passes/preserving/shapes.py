@@ -72,7 +72,8 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         before = self.counter.total
-        result = super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)  # as the base class does, but for its note of the node
+        result = getattr(self, n.op)(n.target, args, kwargs)
         leaves = [result] if isinstance(result, torch.Tensor) else compat.tree_flatten(result)[0]
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         changes: dict[str, Any] = {"flops": self.counter.total - before}
