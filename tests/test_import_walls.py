@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # What each part may import of autopar (besides itself), and whether it may import torch at all.
 MAY_IMPORT = {
     "errors": set(),
+    "collector": set(),
     "compat": set(),
     "ops": set(),
     "plugins": {"errors"},
@@ -27,13 +28,13 @@ MAY_IMPORT = {
     "tracebacks": {"errors"},
     "progress": set(),
     "program": {"compat", "guards", "partitioner", "structure", "view"},  # view: for notebooks, when they ask
-    "regions": {"program"},
-    "capture": {"compat", "errors", "guards", "program", "progress", "regions", "structure"},
+    "regions": {"compat", "program"},
+    "capture": {"collector", "compat", "errors", "guards", "program", "progress", "regions", "structure"},
     "replica_modules": {"compat", "errors"},
     "replica_ops": {"compat", "errors", "partitioner", "replica_modules"},
     "passes": {
-        "capture", "compat", "errors", "ops", "partitioner", "plugins", "program", "regions", "replica_modules",
-        "replica_ops",
+        "capture", "collector", "compat", "errors", "ops", "partitioner", "plugins", "program", "regions",
+        "replica_modules", "replica_ops",
     },
     "shm": {"compat", "errors"},
     "view": {"errors", "program"},
