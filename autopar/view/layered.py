@@ -9,11 +9,13 @@ system structures, IEEE Transactions on Systems, Man, and Cybernetics 11 (1981).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = ["Layout", "layered"]
 
+_LayerT = TypeVar("_LayerT", bound=Sequence[int])
 _SWEEPS = 6
 _GAP, _LEVEL = 22, 34  # pixels between boxes of a layer, and between layers
 _BEND = 8  # width that an edge takes where it passes a layer
@@ -83,6 +85,18 @@ def layered(widths: Sequence[float], height: float, edges: Sequence[tuple[int, i
 
 def _order(layers: list[list[int]], above: Sequence[Sequence[int]], below: Sequence[Sequence[int]]) -> None:
     place = {item: float(index) for layer in layers for index, item in enumerate(layer)}
+    for layer, wanted in _sweeps(layers, place, above, below):
+        layer.sort(key=wanted.__getitem__)
+        place.update((item, float(index)) for index, item in enumerate(layer))
+
+
+def _sweeps(
+    layers: Sequence[_LayerT],
+    place: Mapping[int, float] | Sequence[float],
+    above: Sequence[Sequence[int]],
+    below: Sequence[Sequence[int]],
+) -> Iterator[tuple[_LayerT, dict[int, float]]]:
+    """Layers from the top and from the bottom in turn, with the mean place of each item's neighbours just then."""
     for sweep in range(_SWEEPS):
         neighbours = below if sweep % 2 else above
         for layer in reversed(layers) if sweep % 2 else layers:
@@ -90,8 +104,7 @@ def _order(layers: list[list[int]], above: Sequence[Sequence[int]], below: Seque
             for item in layer:
                 near = neighbours[item]
                 wanted[item] = sum(place[one] for one in near) / len(near) if near else place[item]
-            layer.sort(key=wanted.__getitem__)
-            place.update((item, float(index)) for index, item in enumerate(layer))
+            yield layer, wanted
 
 
 def _across(
@@ -104,14 +117,8 @@ def _across(
     x = [0.0] * len(size)
     for layer in layers:
         _apart(layer, dict.fromkeys(layer, 0.0), size, x)
-    for sweep in range(_SWEEPS):
-        neighbours = below if sweep % 2 else above
-        for layer in reversed(layers) if sweep % 2 else layers:
-            wanted = {}
-            for item in layer:
-                near = neighbours[item]
-                wanted[item] = sum(x[one] for one in near) / len(near) if near else x[item]
-            _apart(layer, wanted, size, x)
+    for layer, wanted in _sweeps(layers, x, above, below):
+        _apart(layer, wanted, size, x)
     left = min((x[item] - size[item] / 2 for item in range(len(size))), default=0.0)
     return [one - left for one in x]
 
