@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autopar.view.measured import Measured
 
 __all__ = ["FORMATS", "rendered"]
 
@@ -18,13 +21,14 @@ FORMATS = {
 }
 
 
-def rendered(document: Mapping[str, Any], form: str, graph: str = "after") -> str:
+def rendered(document: Mapping[str, Any], form: str, graph: str = "after", measured: Measured | None = None) -> str:
     """A graph document as text in one of the formats.
 
     Args:
         document: see ``autopar.view.graph_json``.
         form: a key of ``FORMATS``.
         graph: ``"before"`` or ``"after"``, for ``dot`` and ``graph-svg``; the others show all there is.
+        measured: steps to show beside the predicted one, for ``html`` and ``trace``.
     """
     if form == "svg":
         from autopar.view.lanes import lanes_svg
@@ -33,7 +37,7 @@ def rendered(document: Mapping[str, Any], form: str, graph: str = "after") -> st
     if form == "html":
         from autopar.view.page import page_html
 
-        return page_html(document)
+        return page_html(document, measured)
     if form == "graph-svg":
         from autopar.view.layered_svg import layered_svg
 
@@ -53,4 +57,4 @@ def rendered(document: Mapping[str, Any], form: str, graph: str = "after") -> st
     assert form == "trace", f"unknown format {form!r}"
     from autopar.view.trace import trace_json
 
-    return trace_json(document)
+    return trace_json(document, measured)

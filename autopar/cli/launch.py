@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import rich_click as click
 
 from autopar.cli.options import debug_option
@@ -11,18 +13,24 @@ __all__ = ["run"]
 
 # torchrun's switches; every other option of its takes a value, which may stand apart from it.
 _SWITCHES = frozenset({"standalone", "no-python", "run-path", "module", "m", "virtual-local-rank"})
-_OWN = frozenset({"nproc", "device", "no-replace", "debug"})
+_OWN = frozenset({"nproc", "device", "no-replace", "trace", "debug"})
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--nproc", type=int, metavar="N", help="Processes on this machine; without it, one.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to run; without it, what is there.")
+@click.option("--trace", metavar="DIR", help="Measure steps, and write them beside the predicted one.")
 @click.option("--no-replace", is_flag=True, help="Leave torch's DataParallel and DistributedDataParallel alone.")
 @debug_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[TORCHRUN OPTIONS] SCRIPT [ARGS]...")
 @click.pass_obj
 def run(
-    settings: dict[str, bool], nproc: int | None, device: str | None, no_replace: bool, words: tuple[str, ...]
+    settings: dict[str, bool],
+    nproc: int | None,
+    device: str | None,
+    trace: str | None,
+    no_replace: bool,
+    words: tuple[str, ...],
 ) -> int:
     """Run a script, its DataParallel or DistributedDataParallel replaced by autopar's.
 
@@ -41,6 +49,7 @@ def run(
         replace=not no_replace,
         torchrun_args=launcher,
         debug=settings["debug"],
+        trace=None if trace is None else Path(trace),
     )
 
 

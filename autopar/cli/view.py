@@ -29,6 +29,7 @@ __all__ = ["view"]
     + "; png: svg as an image.",
 )
 @click.option("--before", is_flag=True, help="The graph as it was captured (table, dot and graph-svg).")
+@click.option("--trace", metavar="DIR", help="Show what `autopar run --trace DIR` measured (html, trace).")
 @compile_options
 @world_size_option
 @rate_option
@@ -37,6 +38,7 @@ def view(
     file: str,
     form: str,
     before: bool,
+    trace: str | None,
     strategy: str | None,
     model: str | None,
     inputs: tuple[str, ...],
@@ -80,10 +82,17 @@ def view(
 
         document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
     with_rates(document, rates)
-    _show(document, form, "before" if before else "after")
+    _show(document, form, "before" if before else "after", trace)
 
 
-def _show(document: dict[str, Any], form: str, graph: str) -> None:
+def _show(document: dict[str, Any], form: str, graph: str, trace: str | None) -> None:
+    measured = None
+    if trace is not None:
+        from autopar.view.measured import read_measured
+
+        if form not in ("html", "trace"):
+            raise UsageError(f"--trace does not go with --format {form}.", mend="Use --format html or trace.")
+        measured = read_measured(Path(trace))
     if form == "table":
         from autopar.view.table import print_table
 
@@ -93,4 +102,4 @@ def _show(document: dict[str, Any], form: str, graph: str) -> None:
 
         click.echo(plan_png(document), nl=False)
     else:
-        click.echo(rendered(document, form, graph), nl=False)
+        click.echo(rendered(document, form, graph, measured), nl=False)

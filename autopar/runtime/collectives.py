@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -100,6 +100,10 @@ class _LabelledWork:
             self._work.wait()
         except RuntimeError as error:
             raise _failed(self._group, self._label, error) from error
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Calls back once the collective is over, from whatever thread sees it first."""
+        self._work.get_future().add_done_callback(lambda _: callback())
 
 
 @contextmanager

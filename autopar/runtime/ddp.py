@@ -27,6 +27,7 @@ from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Runnable
 from autopar.runtime.group import join
 from autopar.runtime.slots import StateSlots
+from autopar.runtime.tracing import make_engine
 from autopar.runtime.usage import ParameterUsage
 
 __all__ = ["DDPExecutor"]
@@ -85,6 +86,7 @@ class DDPExecutor:
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
         self.buffer_source = 0
+        self._compilation: Compilation | None = None
         self._uneven: tuple[int | None, int] = (None, 0)
         self.broadcast_buffers = broadcast_buffers
         self.backend = backend
@@ -117,7 +119,8 @@ class DDPExecutor:
             failure = error
         agreed = agree_on_plan(self.group, mine, failure, dynamic=self.dynamic)
         assert mine is not None
-        return mine if agreed == Plan.from_json(mine.plan.to_json()) else attempt(agreed)
+        self._compilation = mine if agreed == Plan.from_json(mine.plan.to_json()) else attempt(agreed)
+        return self._compilation
 
     def follow_others(self) -> None:
         """Does as ``agree`` and ``prepare`` on a rank without a batch: takes over the plan of the others."""
@@ -192,7 +195,7 @@ class DDPExecutor:
                 nbytes=sum(p.nbytes for p in parameters.values() if p.requires_grad),
             )
             self.collectives = collectives
-            self.engine = BucketEngine(plan, parameters, collectives, self.comm_hook)
+            self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
             self._alarms = [
                 parameters[local.name].register_post_accumulate_grad_hook(_alarm(local))
                 for local in plan.local

@@ -90,6 +90,11 @@ def replacements(script: str, *, replace: bool, device: str | None) -> Iterator[
     """
     on_cpu = not torch.cuda.is_available()
     with Patches() as patches:
+        if os.environ.get("AUTOPAR_TRACE"):
+            from autopar.runtime.tracing import write_graphs_with
+            from autopar.scripts.traced import write_graph
+
+            write_graphs_with(write_graph)
         patches.set(spawn, "get_preparation_data", _spawned_through_here(spawn.get_preparation_data))
         if replace:
             # The classes first: they may themselves be made from torch's.

@@ -16,6 +16,7 @@ from types import FrameType
 
 from autopar.errors import LaunchError, OptionError, UsageError
 from autopar.scripts.closing import signal_name
+from autopar.scripts.traced import clear, merge
 
 __all__ = ["run_script"]
 
@@ -37,6 +38,7 @@ def run_script(
     replace: bool = True,
     torchrun_args: Sequence[str] = (),
     debug: bool = False,
+    trace: Path | None = None,
 ) -> int:
     """Runs a script and waits for it; after a failure the last line says which rank failed, how and where.
 
@@ -49,6 +51,7 @@ def run_script(
         replace: whether torch's ``DataParallel`` and ``DistributedDataParallel`` become autopar's.
         torchrun_args: further options for torchrun, such as ``["--nnodes=2", "--rdzv-endpoint=a:1"]``.
         debug: show every traceback, torchrun's and autopar's own frames included.
+        trace: folder for measured steps; None measures nothing.
 
     Returns:
         The exit code of the script, or with several processes 0 or 1; 128 + n where signal n ended
@@ -63,18 +66,21 @@ def run_script(
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise UsageError(f"{script} {what}.", mend="Give the path of a Python script.")
     environment = _environment(device)
+    if trace is not None:
+        clear(trace)
+        environment["AUTOPAR_TRACE"] = str(trace.absolute())
     flags = ["--debug"] if debug else []
     worker = [*flags, *([] if replace else ["--no-replace"]), *(["--device", device] if device else []), script]
     worker += script_args
     launcher = _launcher(nproc, list(torchrun_args))
     python = [sys.executable, "-m", _ENTRY_MODULE]
     if launcher is None:
-        return _wait([*python, "launched", *worker], environment, script, debug=debug)
+        return _ended(_wait([*python, "launched", *worker], environment, script, debug=debug), trace)
     if nproc is not None:
         # torchrun would set 1 and print a banner; all cores, evenly shared, is the better guess.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     torchrun = [*launcher, "-m", _ENTRY_MODULE, "launched", *worker]
-    return _wait([*python, "launcher", *flags, script, *torchrun], environment, script, debug=debug)
+    return _ended(_wait([*python, "launcher", *flags, script, *torchrun], environment, script, debug=debug), trace)
 
 
 def _environment(device: str | None) -> dict[str, str]:
@@ -141,6 +147,15 @@ def _wait(command: Sequence[str], environment: Mapping[str, str], script: str, *
     if code < 0:
         _say(f"error: {script} was ended by {signal_name(-code)}.")
         return 128 - code
+    return code
+
+
+def _ended(code: int, trace: Path | None) -> int:
+    """Puts the measurements of the ranks together once all of them have ended."""
+    if trace is not None:
+        written = merge(trace)
+        what = ", ".join(map(str, written)) if written else "nothing, as no model on several ranks trained to its end"
+        _say(f"wrote {what}")
     return code
 
 

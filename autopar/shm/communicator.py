@@ -59,6 +59,11 @@ class Work:
         """
         self._communicator.finish(self._sequence, self._label)
 
+    @property
+    def done(self) -> bool:
+        """Whether it is over as far as this rank knows: it looks whenever it starts or waits for an operation."""
+        return self._communicator.finished >= self._sequence
+
 
 class Communicator:
     """One rank's end of the collectives; made by ``rendezvous.connect``.
@@ -181,6 +186,11 @@ class Communicator:
             self._pending.clear()
 
     # the order of operations ---------------------------------------------------------------------
+
+    @property
+    def finished(self) -> int:
+        """Number of the last operation that this rank has seen the end of."""
+        return int(self._controls[self.rank].finished)
 
     def finish(self, sequence: int, label: str) -> None:
         """Waits for the operation of this number; see ``Work.wait``."""
@@ -361,6 +371,10 @@ class _Staged(Work):
             sequence = group._post(self._kind, buffer, length, sent, **self._arguments)  # type: ignore[arg-type]
             self._in_flight.append((sequence, start, length, buffer))
         return self
+
+    @property
+    def done(self) -> bool:
+        return not self._in_flight
 
     def wait(self) -> None:
         while self._in_flight:

@@ -14,6 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from autopar.view.measured import Measured
+from autopar.view.measured_trace import shared_lines
 from autopar.view.packed import FIELDS, TEXT_FIELDS, Texts, packed_graph
 from autopar.view.palette import BUCKET_COLOURS
 from autopar.view.predict import predict
@@ -26,11 +28,12 @@ _MOST_NODES = 12_000
 _SCRIPTS = ("data.js", "layout.js", "colours.js", "draw.js", "panel.js", "timeline.js", "main.js", "listen.js")
 
 
-def page_html(document: Mapping[str, Any]) -> str:
+def page_html(document: Mapping[str, Any], measured: Measured | None = None) -> str:
     """The page as text, well below 2 MB for 5,000 nodes.
 
     Args:
         document: see ``autopar.view.graph_json``.
+        measured: steps, of which the page shows the typical one beside the predicted one.
     """
     scripts = {"dagre": _library(), "script": "\n".join(_asset(name) for name in _SCRIPTS)}
     parts = {
@@ -38,14 +41,14 @@ def page_html(document: Mapping[str, Any]) -> str:
         "title": safe(f"{document['model']}: {document['strategy']}"),
         "style": _asset("style.css"),
         # A tag in a name must not end the element that the data stands in.
-        "data": json.dumps(_data(document), separators=(",", ":")).replace("<", "\\u003c"),
+        "data": json.dumps(_data(document, measured), separators=(",", ":")).replace("<", "\\u003c"),
         **scripts,
     }
     pieces = _asset("page.html").split("{")
     return pieces[0] + "".join(parts[name] + rest for name, _, rest in (piece.partition("}") for piece in pieces[1:]))
 
 
-def _data(document: Mapping[str, Any]) -> dict[str, Any]:
+def _data(document: Mapping[str, Any], measured: Measured | None) -> dict[str, Any]:
     step = predict(document)
     texts = Texts()
     graphs = {which: packed_graph(document, which, step, texts, most=_MOST_NODES) for which in ("after", "before")}
@@ -66,14 +69,38 @@ def _data(document: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "bucketColours": BUCKET_COLOURS,
         "passNames": sorted({node["created_by"] for which in graphs for node in document[which]["nodes"]}),
-        "transfers": [
-            {"bucket": one.bucket, "ready": one.ready * 1e6, "start": one.start * 1e6, "end": one.end * 1e6}
-            for one in step.transfers
-        ],
-        "turn": step.turn * 1e6,
-        "computed": step.computed * 1e6,
-        "end": step.end * 1e6,
+        "step": {
+            "transfers": [
+                {"bucket": one.bucket, "ready": one.ready * 1e6, "start": one.start * 1e6, "end": one.end * 1e6}
+                for one in step.transfers
+            ],
+            "forward": [0.0, step.turn * 1e6],
+            "backward": [step.turn * 1e6, step.computed * 1e6],
+            "end": step.end * 1e6,
+            "words": "predicted",
+        },
+        "measured": None if measured is None else _measured(measured),
         "rates": str(Rates.from_json(document["rates"])),
+    }
+
+
+def _measured(measured: Measured) -> dict[str, Any]:
+    """The typical step, in the form of the predicted one."""
+    step, rank = measured.typical(), min(measured.ranks)
+
+    def micros(*times: float) -> list[float]:
+        return [(time - step.begin) * 1e6 for time in times]
+
+    transfers = []
+    for one, line in zip(step.buckets, shared_lines(step), strict=True):
+        ready, start, end = micros(one.ready, one.sent, one.done)
+        transfers.append({"bucket": one.index, "ready": ready, "start": start, "end": end, "line": line})
+    return {
+        "transfers": transfers,
+        "forward": micros(*step.forward),
+        "backward": micros(*step.backward),
+        "end": micros(step.end)[0],
+        "words": f"measured, step {step.number} of rank {rank}",
     }
 
 

@@ -1,8 +1,7 @@
 """The predicted step as a trace in Chrome's format, which Perfetto and chrome://tracing open.
 
-One process a rank, with a thread for what it computes and one for the wire. A second source of
-spans, such as a measured step, would be further processes of the same file: ``trace_events`` takes
-the name that stands before the rank.
+One process a rank, with a thread for what it computes and one for the wire. Measured ranks, where
+there are some, are further processes of the same file.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from autopar.view.measured import Measured
+from autopar.view.measured_trace import measured_events
 from autopar.view.predict import Step, predict
 from autopar.view.rates import Rates
 
@@ -21,26 +22,32 @@ _MOST_RANKS = 8  # all are alike; a hundred would only fill the screen
 _MOST_EVENTS = 100_000  # beyond that fewer ranks are drawn, at least one
 
 
-def trace_json(document: Mapping[str, Any]) -> str:
+def trace_json(document: Mapping[str, Any], measured: Measured | None = None) -> str:
     """The trace as JSON text: one event a line.
 
     Args:
         document: see ``autopar.view.graph_json``.
+        measured: steps to show beside the predicted one, which then begins with the typical one of them.
     """
     step = predict(document)
     spans = len(step.forward) + len(step.backward) + len(step.transfers)
     ranks = min(step.ranks, _MOST_RANKS, max(1, _MOST_EVENTS // max(spans, 1)))
-    events = ",\n".join(
-        json.dumps(event)
-        for rank in range(ranks)
-        for event in trace_events(step, process=rank, name=f"predicted rank {rank}")
-    )
+    found = [
+        event for rank in range(ranks) for event in trace_events(step, process=rank, name=f"predicted rank {rank}")
+    ]
+    if measured is not None:
+        late = measured.typical().begin * 1e6
+        found = [{**event, "ts": event["ts"] + late} if "ts" in event else event for event in found]
+        found = [*measured_events(measured, first_process=_MOST_RANKS), *found]
+    events = ",\n".join(map(json.dumps, found))
     about = {
         "model": document["model"],
         "strategy": document["strategy"],
         "ranks": step.ranks,
         "rates": str(Rates.from_json(document["rates"])),
     }
+    if measured is not None:
+        about["beside step"] = measured.typical().number
     return f'{{"displayTimeUnit": "ms", "otherData": {json.dumps(about)}, "traceEvents": [\n{events}\n]}}\n'
 
 

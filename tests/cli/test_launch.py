@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,11 +46,12 @@ def test_words_go_where_they_belong(
 
 
 def test_own_options(command: Command, calls: Calls) -> None:
-    """Number of processes, device, and no replacement."""
-    command("run", "--nproc", "2", "--device", "cpu", "--no-replace", "s.py")
+    """Number of processes, device, no replacement, and a folder for measured steps."""
+    command("run", "--nproc", "2", "--device", "cpu", "--no-replace", "--trace", "measured", "s.py")
     command("run", "--debug", "s.py")
     assert (calls[0]["nproc"], calls[0]["device"], calls[0]["replace"]) == (2, "cpu", False)
     assert [call["debug"] for call in calls] == [False, True]
+    assert [call["trace"] for call in calls] == [Path("measured"), None]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def test_rates_can_be_given_later(command: Command, graph_file: Path) -> None:
         (["out", "--strategy", "ddp"], 2, "finished graph"),
         (["out", "--format", "hologram"], 2, "hologram"),
         (["out", "--rate", "link"], 2, "no pair"),
+        (["out", "--trace", "out", "--format", "dot"], 2, "--trace does not go with"),
+        (["out", "--trace", "out", "--format", "trace"], 2, "no measured step"),
         (["out", "--rate", "speed=1"], 2, "no rate 'speed'"),
         (["out", "--rate", "link=-1"], 2, "no positive number"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -73,8 +74,8 @@ def test_no_replace_and_traceback(write: Write, capfd: pytest.CaptureFixture[str
     ]
 
 
-def test_two_ranks(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
-    """A DDP script written for GPUs trains on two CPU ranks with averaged gradients."""
+def test_two_ranks(write: Write, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A DDP script written for GPUs trains on two CPU ranks with averaged gradients; its step is measured."""
     script = write("""
         import os
         import torch, torch.distributed as dist
@@ -90,11 +91,20 @@ def test_two_ranks(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
         dist.barrier(device_ids=[rank])
         dist.destroy_process_group()
     """)
-    assert run_script(script, nproc=2, device="cpu") == 0
+    traces = tmp_path / "measured"
+    traces.mkdir()
+    (traces / "rank-7.json").write_text("of an earlier run")
+    assert run_script(script, nproc=2, device="cpu", trace=traces) == 0
+    assert {path.name for path in traces.iterdir()} == {"rank-0.json", "rank-1.json", "graph.json", "trace.json"}
+    events = json.loads((traces / "trace.json").read_text())["traceEvents"]
+    names = [one["args"]["name"] for one in events if one["name"] == "process_name"]
+    assert names == ["measured rank 0", "measured rank 1", "predicted rank 0", "predicted rank 1"]
+    assert [one["args"]["bytes"] for one in events if one["name"] == "bucket 0" and one["pid"] >= 8] == [12, 12]
     name = "DistributedDataParallel"
     assert sorted(capfd.readouterr().err.splitlines()) == [
         REDIRECTED,
         REPLACED.format(f"parallel.{name}", 9, name),
+        f"autopar: wrote {traces / 'trace.json'}",
     ]
 
 

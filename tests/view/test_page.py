@@ -74,7 +74,7 @@ def test_nodes_carry_what_the_pane_shows() -> None:
     }
     assert (linear["buckets"], linear["state"], linear["used_bytes"]) == ([0], 0, 256)
     assert linear["times"][1] > linear["times"][0]
-    assert linear["times"][3] > linear["times"][2] == pytest.approx(data["turn"], abs=0.1)
+    assert linear["times"][3] > linear["times"][2] == pytest.approx(data["step"]["forward"][1], abs=0.1)
     assert [by_name[name]["state"] for name in ("w1", "s1", "g1", "output")] == [1, 1, 1, 0]
 
 
@@ -103,4 +103,4 @@ def test_what_is_too_large_is_folded_with_a_note() -> None:
 def test_nothing_to_predict() -> None:
     """A document without a plan has a page as well."""
     data = data_of(page_html({**chain(["a"]), "plan": None}))
-    assert (data["transfers"], data["buckets"]) == ([], [])
+    assert (data["step"]["transfers"], data["buckets"]) == ([], [])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autopar.view.measured import Measured, MeasuredBucket, MeasuredStep
 from autopar.view.page import page_html
 from tests.view.browser import PROGRAM, Browser
 from tests.view.documents import chain
@@ -168,12 +169,30 @@ def test_parameters_on_demand(page: Browser) -> None:
 
 def test_timeline_leads_to_buckets(page: Browser) -> None:
     """A click on an all-reduce shows what travels in it."""
-    start, end = page.run("[source.transfers[5].start, source.transfers[5].end]")
-    x = page.run(f"92 + (strip.clientWidth - 108) * {(start + end) / 2} / source.end")
+    start, end = page.run("[source.step.transfers[5].start, source.step.transfers[5].end]")
+    x = page.run(f"92 + (strip.clientWidth - 108) * {(start + end) / 2} / source.step.end")
     top = page.run("strip.getBoundingClientRect().top")
     page.click(x, top + 52)
     assert _details(page).startswith("bucket 5")
     assert "stem.weight" in _details(page)
+
+
+def test_measured_step_beside_the_predicted_one(browser: Browser, tmp_path: Path) -> None:
+    """It is shown first where there is one; a choice leads to the other; a click still shows the bucket."""
+    buckets = (MeasuredBucket(0, 256, 0.4, 0.5, 0.8), MeasuredBucket(1, 256, 0.6, 0.6, 1.1))
+    step = MeasuredStep(3, (0.0, 0.3), (0.35, 1.0), (1.0, 1.1), 1.2, buckets)
+    file = tmp_path / "graph.html"
+    file.write_text(page_html(chain(["a", "b"]), Measured("Chain", {0: (step,)})), encoding="utf-8")
+    browser.open(file.as_uri())
+    assert browser.run("shownStep().words") == "measured, step 3 of rank 0"
+    x, top = browser.run("[92 + (strip.clientWidth - 108) * 0.7 / 1.2, strip.getBoundingClientRect().top]")
+    browser.click(x, top + 60)  # bucket 1 is below bucket 0, with which it shares the wire
+    assert _details(browser).startswith("bucket 1")
+    assert "complete at 600.0 ms; on the wire 600.0 ms to 1.10 s" in _details(browser)
+    browser.run("times = document.querySelector('#times select'); times.value = 'step'; 0")
+    assert browser.run("shownStep().words") == "predicted"
+    page = _opened(browser, tmp_path, chain(["a"]))
+    assert page.run("document.getElementById('times').hidden")
 
 
 def test_address_leads_to_a_module(browser: Browser, tmp_path: Path) -> None:

@@ -50,13 +50,14 @@ function listenToMouse() {
     const box = canvas.getBoundingClientRect();
     zoom(Math.exp(-event.deltaY * 0.0015), event.clientX - box.left, event.clientY - box.top);
   }, { passive: false });
+  byId("times").onchange = redraw;
   strip.onclick = (event) => {
     const box = strip.getBoundingClientRect();
     const found = stripHit(event.clientX - box.left, event.clientY - box.top);
     if (found?.node) {
       if (view.which !== "after") setGraph("after");
       select(found.node, { move: true });
-    } else if (found) showBucket(source.buckets.find((bucket) => bucket.index === found.bucket));
+    } else if (found?.bucket !== undefined) showBucket(source.buckets.find((bucket) => bucket.index === found.bucket));
   };
 }
 

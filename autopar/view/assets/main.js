@@ -144,7 +144,7 @@ function follow() {
 function start() {
   byId("title").textContent = `${source.model}: ${source.strategy}`;
   load();
-  source.spans = stripSpans((graphs.after ||= decodeGraph(source.after)).nodes);
+  startStrip((graphs.after ||= decodeGraph(source.after)).nodes);
   view.open = new Set(startOpen());
   setScheme("phase");
   layout();

@@ -79,11 +79,14 @@ function showGroup(group, choose) {
 }
 
 function showBucket(bucket) {
-  const transfer = source.transfers.find((one) => one.bucket === bucket.index);
+  const times = ["step", "measured"].filter((which) => source[which]).map((which) => {
+    const one = source[which].transfers.find((transfer) => transfer.bucket === bucket.index);
+    const when = `${timeText(one.ready)}; on the wire ${timeText(one.start)} to ${timeText(one.end)}`;
+    return [which === "step" ? "predicted" : "measured", `complete at ${when}`];
+  });
   show(`bucket ${bucket.index}`, [
     facts([
-      ["bytes", bytesText(bucket.nbytes)], ["tensors", `${bucket.parameters.length}`], ["complete at", timeText(transfer.ready)],
-      ["on the wire", `${timeText(transfer.start)} to ${timeText(transfer.end)}, predicted`],
+      ["bytes", bytesText(bucket.nbytes)], ["tensors", `${bucket.parameters.length}`], ...times,
     ]),
     element("h3", "parameters, in the order in which their gradients are ready"),
     ...bucket.parameters.slice(0, 200).map((name) => element("div", name)),
@@ -98,7 +101,7 @@ function showModel(note) {
       ["rates", source.rates],
     ]),
     ...(note ? [element("p", note)] : []),
-    element("p", "Click a module for its figures, double-click to open or close it. Below: the predicted step.", { className: "quiet" }),
+    element("p", "Click a module for its figures, double-click to open or close it. Below: one step of training.", { className: "quiet" }),
     ...remarkParts(source.remarks.filter((remark) => remark.kind === "missed")),
   ]);
 }
