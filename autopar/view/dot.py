@@ -73,6 +73,8 @@ def _attributes(node: Mapping[str, Any]) -> str:
         lines.append(f"bucket {node['bucket']}, {bytes_text(node['param_bytes'])}")
     if node["opaque"]:
         lines.append("opaque")
+    if node.get("region"):
+        lines.append("computed again in backward")
     shown = {"label": "\n".join(lines), "tooltip": f"{node['name']} {node['source'] or ''}".strip()}
     if sync:
         shown |= {"fillcolor": bucket_colour(node["bucket"]), "fontcolor": "white", "shape": "box3d"}

@@ -14,7 +14,7 @@ from autopar.view.units import bytes_text, shape_text
 __all__ = ["explorer_json"]
 
 _SHOWN = ("target", "class", "dtype", "device", "bytes", "param_bytes", "flops", "bucket", "replica", "source")
-_SAID = ("opaque", "created_by", "code")
+_SAID = ("opaque", "region", "created_by", "code")
 
 
 def explorer_json(document: Mapping[str, Any]) -> str:
@@ -48,9 +48,9 @@ def _nodes(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
             "label": node["class"] or (node["name"] if node["op"] == "placeholder" else node["target"]),
             "namespace": str(node["module"]).replace(".", "/"),
             "attrs": [
-                {"key": key, "value": str(node[key])}
+                {"key": key, "value": str(node.get(key))}
                 for key in (*_SHOWN, *_SAID)
-                if node[key] not in (None, 0, False, "")
+                if node.get(key) not in (None, 0, False, "")
             ],
             "incomingEdges": [
                 {"sourceNodeId": source, "sourceNodeOutputId": "0", "targetNodeInputId": str(place)}

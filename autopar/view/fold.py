@@ -102,7 +102,7 @@ def range_label(labels: Sequence[str]) -> str:
 
 def _signature(row: ModuleRow) -> tuple[object, ...]:
     path = re.sub(r"\d+", "#", row.path)
-    return (path, row.kinds, row.count, row.flops, row.param_bytes, row.output_bytes, row.opaque)
+    return (path, row.kinds, row.count, row.flops, row.param_bytes, row.output_bytes, row.opaque, row.recomputed)
 
 
 def _fold(lines: Sequence[Line], signatures: Sequence[object]) -> list[Line | Block]:

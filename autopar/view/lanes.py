@@ -156,6 +156,8 @@ def _footer(document: Mapping[str, Any], step: Step, bottom: float) -> Iterator[
     notes = []
     if any(node["opaque"] for node in document["after"]["nodes"]):
         notes.append("Hatched: opaque, runs as plain PyTorch.")
+    if any(node.get("region") for node in document["after"]["nodes"]):
+        notes.append("↻: checkpointed, backward computes its forward again, which is in the bars.")
     if (document["plan"] or {"options": {}})["options"].get("replicas"):
         notes.append("Times are of one replica with the whole batch; copies between replicas are not predicted.")
     missing = uncounted(document)

@@ -102,6 +102,7 @@ class _Box:
         size, flops = sum(one.param_bytes for one in inside), sum(one.node["flops"] for one in inside)
         facts += [bytes_text(size)] if size else []
         facts += [f"{flops_text(flops)} FLOPs"] if flops else []
+        facts += ["computed again in backward"] if any(one.recomputed for one in inside) else []
         self.note = " · ".join(facts)
         self.buckets = sorted({bucket for one in inside for bucket in one.buckets})[:_MOST_STRIPES]
         self.css = "opaque" if any(one.node["opaque"] for one in inside) else "box"

@@ -99,6 +99,8 @@ def _name(x: float, y: float, label: str, row: ModuleRow) -> Iterator[str]:
     kind = (row.kinds[0] if row.kinds else "not called") + (f" +{len(row.kinds) - 1}" if len(row.kinds) > 1 else "")
     if row.opaque:
         kind = f"{kind} · opaque"
+    if row.recomputed:
+        kind = f"{kind} · ↻"
     if used + text_width(kind, 11) <= room:
         yield text(x + used, y + 15, kind, css="quiet")
     if row.param_bytes:
@@ -126,7 +128,8 @@ def _chips(y: float, buckets: Sequence[int]) -> Iterator[str]:
 
 
 def _describe(label: str, row: ModuleRow) -> str:
+    again = ", computed again in backward" if row.recomputed else ""
     return (
-        f"{label}: {count_text(row.count, 'operation')} ({', '.join(row.kinds) or 'not called'}), "
+        f"{label}: {count_text(row.count, 'operation')} ({', '.join(row.kinds) or 'not called'}){again}, "
         f"{row.flops:,} FLOPs, {row.param_bytes:,} bytes of parameters, {row.output_bytes:,} bytes of outputs"
     )

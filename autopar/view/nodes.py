@@ -73,6 +73,7 @@ def _node(node: fx.Node, root: fx.GraphModule, code: dict[str, str]) -> dict[str
         "bucket": known.bucket,
         "replica": known.replica,
         "opaque": known.opaque,
+        "region": known.region or None,
         "created_by": known.created_by,
         "code": code.get(node.name),
     }

@@ -28,6 +28,11 @@ class Operation:
     buckets: tuple[int, ...]
     sync: bool
 
+    @property
+    def recomputed(self) -> bool:
+        """Whether backward computes it again (activation checkpointing); older documents do not say."""
+        return bool(self.node.get("region"))
+
 
 def operations(document: Mapping[str, Any], graph: str = "after") -> list[Operation]:
     """The inputs and operations of a graph in order, without what only reads or hands out parameters.

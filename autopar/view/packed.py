@@ -12,7 +12,7 @@ from autopar.view.units import count_text, shape_text
 
 __all__ = ["FIELDS", "TEXT_FIELDS", "Texts", "packed_graph"]
 
-TEXT_FIELDS = ("name", "op", "target", "class", "module", "source", "shape", "device", "created_by", "code")
+TEXT_FIELDS = ("name", "op", "target", "class", "module", "source", "shape", "device", "region", "created_by", "code")
 FIELDS = (
     *TEXT_FIELDS,
     *("bytes", "flops", "replica", "opaque", "used_bytes", "buckets", "state", "sync", "times"),

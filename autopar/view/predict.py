@@ -2,7 +2,8 @@
 
 The model is the usual one of latency and bandwidth. An operation takes as long as its FLOPs or the
 bytes that it reads and writes, whichever is longer; backward costs one forward for the gradient of
-the input and one for that of the parameters. A bucket may leave when the backward of all users of
+the input and one for that of the parameters, and one more where it computes the forward again
+(activation checkpointing). A bucket may leave when the backward of all users of
 its parameters is done; a ring all-reduce of ``n`` ranks moves ``2 (n - 1) / n`` times its bytes, and
 buckets travel one after the other. Optimizer, loss and data loading are not in it.
 """
@@ -159,6 +160,7 @@ def _passes(computing: Sequence[Operation]) -> list[int]:
     for one in computing:
         trained = one.param_bytes > 0
         products = bool(one.node["flops"]) and not trained  # of two activations, as in attention
-        found.append(trained + differentiated * (2 if products else 1))
+        costs = trained + differentiated * (2 if products else 1)
+        found.append(costs + (1 if costs and one.recomputed else 0))
         differentiated = differentiated or trained
     return found

@@ -25,6 +25,7 @@ class ModuleRow:
         param_bytes: of the trainable parameters that the module owns.
         output_bytes: of all tensors that the operations make.
         opaque: whether one of the operations is opaque.
+        recomputed: whether backward computes one of the operations again (activation checkpointing).
         buckets: where the module's gradients travel, in launch order.
     """
 
@@ -36,6 +37,7 @@ class ModuleRow:
     param_bytes: int
     output_bytes: int
     opaque: bool
+    recomputed: bool
     buckets: tuple[int, ...]
 
 
@@ -67,10 +69,12 @@ def module_rows(document: Mapping[str, Any], run: Sequence[Operation] | None = N
                 kinds=tuple(dict.fromkeys(_kind(one) for one in ranked)),
                 count=len(inside),
                 flops=flops,
-                backward_flops=_backward(flops, differentiated, bool(specs)),
+                backward_flops=_backward(flops, differentiated, bool(specs))
+                + sum(one.node["flops"] for one in inside if one.recomputed),
                 param_bytes=sum(spec_bytes(spec) for spec in specs),
                 output_bytes=sum(one.node["bytes"] for one in inside),
                 opaque=any(one.node["opaque"] for one in inside),
+                recomputed=any(one.recomputed for one in inside),
                 buckets=tuple(sorted({bucket_of[s["name"]] for s in specs if s["name"] in bucket_of})),
             )
         )
@@ -99,6 +103,7 @@ def merged(rows: Sequence[ModuleRow]) -> ModuleRow:
         param_bytes=sum(row.param_bytes for row in rows),
         output_bytes=sum(row.output_bytes for row in rows),
         opaque=any(row.opaque for row in rows),
+        recomputed=any(row.recomputed for row in rows),
         buckets=tuple(sorted({bucket for row in rows for bucket in row.buckets})),
     )
 

@@ -82,7 +82,8 @@ def _operation(operation: Operation) -> str:
     name = node["class"] or (node["name"] if node["op"] == "placeholder" else node["target"])
     if node["op"] == "placeholder":
         return f"input {name}"
-    return f"{name} (opaque)" if node["opaque"] else str(name)
+    mark = " (opaque)" if node["opaque"] else " (recomputed)" if operation.recomputed else ""
+    return f"{name}{mark}"
 
 
 def _style(operation: Operation) -> str:

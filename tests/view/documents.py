@@ -29,6 +29,7 @@ def node(name: str, op: str = "call_function", target: str = "F.linear", **chang
         "bucket": None,
         "replica": None,
         "opaque": False,
+        "region": None,
         "created_by": "capture",
         "code": f"{name} = {target}()",
         **changes,

@@ -18,6 +18,7 @@ def _rows(paths: list[str], flops: list[int] | None = None) -> list[ModuleRow]:
             param_bytes=4,
             output_bytes=4,
             opaque=False,
+            recomputed=False,
             buckets=(),
         )
         for index, path in enumerate(paths)

@@ -20,7 +20,7 @@ function decodeGraph(packed) {
 function newGroup(path, parent) {
   const name = path.slice(path.lastIndexOf(".") + 1);
   return { kind: "group", path, name, parent, items: [], edges: new Map(), count: 0, flops: 0, bytes: 0, param_bytes: 0,
-    opaque: 0, buckets: new Set(), passes: new Map() };
+    opaque: 0, recomputed: 0, buckets: new Set(), passes: new Map() };
 }
 
 // An edge is kept where its two ends part: between two items of one group. So each group can be laid out alone.
@@ -68,6 +68,7 @@ function tally(group, node) {
   group.bytes += node.bytes;
   group.param_bytes += node.used_bytes;
   group.opaque += node.opaque;
+  group.recomputed += node.region ? 1 : 0;
 }
 
 const graphs = {};

@@ -95,7 +95,9 @@ function outline(item, x, y, view, colour) {
   const chosen = item === view.selected;
   pen.lineWidth = chosen ? 3 : 1;
   pen.strokeStyle = chosen ? view.theme.accent : colour;
+  if (item.region || item.recomputed) pen.setLineDash([6, 3]); // backward computes it again
   pen.stroke();
+  pen.setLineDash([]);
 }
 
 // The buckets that an item's gradients travel in, as a stripe on its left side.

@@ -58,7 +58,7 @@ function showNode(node, graph, choose) {
       ["operation", node.class ? `${node.target} (${node.class})` : node.target], ["module", node.module || "(root)"],
       ["output", node.shape], ["device", node.device], ["bytes", bytesText(node.bytes)], ["FLOPs", flopsText(node.flops)],
       ["parameters", node.used_bytes ? bytesText(node.used_bytes) : ""], ["buckets", node.buckets.join(", ")],
-      ["replica", node.replica], ["opaque", node.opaque ? "yes: runs as plain PyTorch" : ""], ["created by", node.created_by],
+      ["replica", node.replica], ["checkpoint", node.region ? `${node.region}: computed again in backward` : ""], ["opaque", node.opaque ? "yes: runs as plain PyTorch" : ""], ["created by", node.created_by],
       ["source line", node.source], ["forward", f1 ? `${timeText(f1 - f0)}, predicted` : ""],
       ["backward", b1 ? `${timeText(b1 - b0)}, predicted` : ""],
     ]),
@@ -70,7 +70,7 @@ function showGroup(group, choose) {
   show(group.path || source.model, [
     facts([
       ["operations", `${group.count}`], ["parameters", group.param_bytes ? bytesText(group.param_bytes) : ""],
-      ["outputs", bytesText(group.bytes)], ["FLOPs", flopsText(group.flops)], ["opaque", group.opaque ? `${group.opaque} of them` : ""],
+      ["outputs", bytesText(group.bytes)], ["FLOPs", flopsText(group.flops)], ["computed again in backward", group.recomputed ? `${group.recomputed} of them` : ""], ["opaque", group.opaque ? `${group.opaque} of them` : ""],
       ["buckets", [...group.buckets].sort((a, b) => a - b).join(", ")],
       ["created by", [...group.passes].map(([name, count]) => `${name} (${count})`).join(", ")],
     ]),
