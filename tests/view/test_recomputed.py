@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
 def table(document: dict[str, Any], width: int) -> str:
     """As a terminal of that width shows it."""
     text = io.StringIO()
-    print_table(document, Console(file=text, width=width, force_terminal=True, no_color=True, highlight=False))
+    print_table(document, Console(file=text, width=width, force_terminal=True, color_system=None, highlight=False))
     return text.getvalue()
 
 
