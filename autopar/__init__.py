@@ -27,6 +27,7 @@ _HOMES = {
     "parallelize": "autopar.api",
     "register_pass": "autopar.passes.registry",
     "register_strategy": "autopar.strategies",
+    "report": "autopar.api",
     "shard": "autopar.api",
     "trace": "autopar.api",
     "unparallelize": "autopar.api",
@@ -50,6 +51,7 @@ __all__ = [
     "parallelize",
     "register_pass",
     "register_strategy",
+    "report",
     "shard",
     "strategies",
     "trace",
@@ -59,7 +61,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
-    from autopar.api import no_sync, parallelize, shard, trace, unparallelize
+    from autopar.api import no_sync, parallelize, report, shard, trace, unparallelize
     from autopar.partitioner.plan import Plan
     from autopar.passes.observers import PassObserver, observing
     from autopar.passes.registry import register_pass

@@ -17,13 +17,15 @@ from autopar.passes.base import PassContext
 from autopar.passes.pipeline import build, parse
 from autopar.passes.runner import run_pipeline
 from autopar.program import Program
+from autopar.runtime.ddp import DDPExecutor
 from autopar.runtime.loader import ShardedLoader
 from autopar.runtime.notices import say
+from autopar.runtime.report import step_report
 from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
 from autopar.tracebacks import as_eager
 
-__all__ = ["no_sync", "parallelize", "shard", "trace", "unparallelize"]
+__all__ = ["no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -145,6 +147,26 @@ def no_sync(model: nn.Module) -> Iterator[None]:
         raise UsageError(f"This {type(model).__name__} is not parallel.", mend="Call autopar.parallelize(model) first.")
     with attachment.accumulating():
         yield
+
+
+def report(model: nn.Module) -> dict[str, Any]:
+    """What the plan predicted of a step beside what this rank measured in its last 50, as JSON values.
+
+    Times are in milliseconds from the beginning of the forward to the end of backward; ``measured`` is None
+    before the first step, and where nothing travels.
+
+    Raises:
+        UsageError: the model is not parallel, or has not seen a batch.
+    """
+    attachment = attachment_of(model)
+    if attachment is None or attachment.compilation is None:
+        raise UsageError(
+            f"There is no plan for this {type(model).__name__}.",
+            mend="Call autopar.parallelize(model), then give it a batch.",
+        )
+    executor = attachment.executor
+    engine = executor.engine if isinstance(executor, DDPExecutor) else None
+    return step_report(attachment.compilation.plan, None if engine is None else engine.times)
 
 
 def shard(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -11,6 +11,7 @@ from torch import nn
 from autopar.capture import ladder
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Plan
+from autopar.partitioner.rates import Rates
 from autopar.passes.base import PassContext
 from autopar.passes.instruments import PassRecord
 from autopar.passes.leaving_out import LIMIT, bisect_limit, optional, without
@@ -63,6 +64,8 @@ def compile_program(
     plan: Plan | None = None,
     world_size: int | None = None,
     replicas: int = 1,
+    rates: Rates | None = None,
+    captured: Program | None = None,
     gate: bool = True,
     capture: str = "auto",
     stop_after: str | None = None,
@@ -77,7 +80,8 @@ def compile_program(
         strategy: decides the default pipeline.
         pipeline: another pipeline as text.
         plan: a plan to follow instead of solving one.
-        world_size, replicas: told to the passes where known.
+        world_size, replicas, rates: told to the passes where known.
+        captured: what an earlier compilation of the same call captured, in the place of capturing again.
         gate: compare one step of the captured program with eager.
         capture: the front end, see ``autopar.capture.ladder.capture``.
         stop_after: name of the pass after which to stop.
@@ -93,8 +97,11 @@ def compile_program(
     entries, left_out = pipeline_entries(strategy, pipeline, disabled)
     passes = build(entries)
     require_trainable(model)
-    program = ladder.capture(model, args, kwargs, gate=gate, front_end=capture)
-    program.remarks += left_out
+    if captured is None:
+        program = ladder.capture(model, args, kwargs, gate=gate, front_end=capture)
+        program.remarks += left_out
+    else:
+        program = captured.snapshot()
     entering("running the passes")
     before = program.snapshot()
     ctx = PassContext(
@@ -104,6 +111,7 @@ def compile_program(
         plan=plan,
         world_size=world_size,
         replicas=replicas,
+        rates=rates,
     )
     # Everything up to lowering makes the program that people read; what lifts makes the one that runs.
     cut = next((i for i, one in enumerate(passes) if "lifted" in one.provides), len(passes))

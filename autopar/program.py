@@ -200,6 +200,7 @@ class Program:
         regions: by name; which nodes they hold is in the annotations of these (``NodeInfo.region``).
         arrivals: trainable parameters in the order in which one eager backward completed their
             gradients; empty where none was run.
+        seconds: what one forward and backward of it took when it was compared with eager; 0 where it was not.
         remarks: in the order in which they were made.
         provides: facts established by passes so far, such as ``"shapes"``.
         ready_order: trainable parameters in the order in which their gradients become ready.
@@ -218,6 +219,7 @@ class Program:
     guards: Guards = field(default_factory=Guards)
     regions: Mapping[str, Region] = field(default_factory=dict)
     arrivals: tuple[str, ...] = ()
+    seconds: float = 0.0
     remarks: list[Remark] = field(default_factory=list)
     provides: frozenset[str] = frozenset({"captured"})
     ready_order: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ MAY_IMPORT = {
         "replica_modules", "replica_ops",
     },
     "shm": {"compat", "errors"},
-    "view": {"errors", "program"},
+    "view": {"errors", "partitioner", "program"},
 }  # fmt: skip
 MAY_NOT_IMPORT = {
     "strategies": {"api", "cli", "emit", "verification", "view", "capture", "passes"},

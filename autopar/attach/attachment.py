@@ -17,6 +17,8 @@ from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
 from autopar.partitioner.plan import Plan
+from autopar.partitioner.rates import Rates
+from autopar.program import Program
 from autopar.progress import telling
 from autopar.runtime.executor import Executor, Runnable
 from autopar.runtime.notices import slow_capture
@@ -100,7 +102,7 @@ class Attachment:
         if self.printed is not None:
             return self._follow_printed(self.printed, args, kwargs)
 
-        def attempt(plan: Plan | None) -> Compilation:
+        def attempt(plan: Plan | None, rates: Rates | None = None, captured: Program | None = None) -> Compilation:
             with telling(slow_capture(compat.original_class(model).__name__)):
                 return compile_program(
                     model,
@@ -111,6 +113,8 @@ class Attachment:
                     plan=plan or self.plan,
                     world_size=executor.world_size,
                     replicas=executor.replicas,
+                    rates=rates,
+                    captured=captured,
                     gate=self.gate,
                     capture=self.capture,
                 )

@@ -9,6 +9,7 @@ make even two eager steps differ.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class Step:
         changed: modules and the names of what the forward changed in them.
         delta: the same change, to be made again.
         random: the random streams after the forward.
+        seconds: what forward and backward took.
     """
 
     structure: Any
@@ -58,6 +60,7 @@ class Step:
     changed: Mapping[nn.Module, Sequence[str]]
     delta: Delta
     random: RandomStreams
+    seconds: float
 
 
 def eager_step(model: nn.Module, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True) -> Step:
@@ -144,9 +147,11 @@ def one_step(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             inputs = fresh(call.tensors)
+            started = time.perf_counter()
             outputs, structure = take_apart(forward(inputs))
             random = RandomStreams()
             gradients, arrivals, failure = _gradients(outputs if backward else [], state.trainable)
+            seconds = time.perf_counter() - started
         buffers = {name: buffer.detach().clone() for name, buffer in state.buffers()}
         differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
         # An output may be memory of the model's that is put back below.
@@ -166,6 +171,7 @@ def one_step(
         changed=changed,
         delta=state.undone,
         random=random,
+        seconds=seconds,
     )
 
 

@@ -222,6 +222,7 @@ class _Climb:
         entering("comparing with eager")
         try:
             step = program_step(program, call, state)
+            program.seconds = step.seconds
             # The first eager step may be unlike all later ones: libraries import on their first call.
             difference = compare(eager, step) and compare(eager_step(program.model, call, state), step)
             if difference is None:

@@ -34,6 +34,7 @@ class Request:
         inputs: shapes of the arguments, such as ``"32x10"``.
         capture: the front end, see ``autopar.capture.ladder.capture``.
         world_size: number of ranks, where it is known.
+        rates: speeds that the user gave, by name.
         pipeline: another pipeline of passes as text.
         plan: path of a plan to follow.
         stop_after: pass to stop after.
@@ -50,6 +51,7 @@ class Request:
     inputs: tuple[str, ...] = ()
     capture: str = "auto"
     world_size: int | None = None
+    rates: Mapping[str, str] = field(default_factory=dict)
     pipeline: str | None = None
     plan: str | None = None
     stop_after: str | None = None
@@ -81,6 +83,7 @@ def compile_script(request: Request) -> Compiled:
     from autopar.capture.ladder import check_choice
     from autopar.cli.instruments import Instruments
     from autopar.compilation import compile_program
+    from autopar.partitioner.rates import Rates
     from autopar.progress import telling
     from autopar.runtime.device import device_of
     from autopar.scripts.candidates import find_model
@@ -91,7 +94,7 @@ def compile_script(request: Request) -> Compiled:
     strategy, plan = resolve_request(request)
     with contextlib.redirect_stdout(sys.stderr):
         found = find_model(request.spec, request.model)
-        device_of(found.model)  # what cannot be parallel cannot be captured either: say so before it fails
+        device = device_of(found.model)  # what cannot be parallel cannot be captured either: say so before it fails
         args, kwargs = find_inputs(found.script, found.model, list(request.inputs))
         instruments = Instruments(request, found)
         note(f"Capturing {found.how}")
@@ -105,6 +108,7 @@ def compile_script(request: Request) -> Compiled:
                     pipeline=request.pipeline,
                     plan=plan,
                     world_size=request.world_size,
+                    rates=Rates.assumed(device.type).given(request.rates),
                     capture=request.capture,
                     stop_after=request.stop_after,
                     disabled=request.disabled,

@@ -64,7 +64,7 @@ def with_rates(document: dict[str, Any], rates: dict[str, str]) -> None:
     Raises:
         OptionError: there is no such rate, or it is no positive number.
     """
-    from autopar.view.rates import Rates
+    from autopar.partitioner.rates import Rates
 
     document["rates"] = Rates.from_json(document["rates"]).given(rates).to_json()
 

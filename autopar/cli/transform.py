@@ -69,6 +69,7 @@ def transform(
             inputs=inputs,
             capture=capture,
             world_size=world_size,
+            rates=rates,
             pipeline=pipeline,
             plan=plan,
             folder=folder,

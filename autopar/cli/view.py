@@ -75,6 +75,7 @@ def view(
                 inputs=inputs,
                 capture=capture,
                 world_size=world_size,
+                rates=rates,
                 pipeline=pipeline,
             )
         )

@@ -30,7 +30,7 @@ def logging_data(ddp: DistributedDataParallel) -> dict[str, Any]:
         "find_unused_parameters": int(ddp.find_unused_parameters),
         "gradient_as_bucket_view": int(ddp.gradient_as_bucket_view),
         "static_graph": int(ddp.static_graph),
-        "bucket_cap_bytes": int(strategy.bucket_cap_mb * _MIB),
+        "bucket_cap_bytes": int((strategy.bucket_cap_mb or 0) * _MIB),
         "num_parameter_tensors": len(trainable),
         "total_parameter_size_bytes": sum(p.nbytes for p in trainable),
         "dtypes": ", ".join(sorted({_ctype(str(p.dtype)) for p in trainable})),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 from autopar.errors import OptionError
+from autopar.partitioner.merging import Wire, merge
 from autopar.partitioner.plan import BucketSpec, ParameterSpec
+from autopar.partitioner.rates import Rates
 
-__all__ = ["assign_buckets"]
+__all__ = ["assign_buckets", "merge_buckets"]
 
 
 def assign_buckets(
@@ -65,6 +68,49 @@ def assign_buckets(
             filled[spec.key], counts[spec.key] = 0, count + 1
     for key, members in open_.items():
         _close_last(closed, key, members, cap_bytes=cap_bytes, worthwhile=0 if caps_bytes else first_cap_bytes)
+    return _numbered(closed, position)
+
+
+def merge_buckets(
+    parameters: Iterable[ParameterSpec],
+    ready_order: Sequence[str],
+    ready: Mapping[str, float],
+    computed: float,
+    rates: Rates,
+    *,
+    ranks: int,
+    cap_bytes: int,
+) -> tuple[BucketSpec, ...]:
+    """Fills buckets such that the step is predicted to end first, see ``autopar.partitioner.merging``.
+
+    What cannot share a bucket (see ``assign_buckets``) is solved by itself, as if nothing else travelled.
+
+    Args:
+        parameters: the parameters to place; those that ``ready_order`` does not name are left out.
+        ready_order: names, first ready first.
+        ready: seconds at which each gradient is predicted to be ready; where one is missing, when all is computed.
+        computed: seconds at which backward ends.
+        rates: how fast messages travel.
+        ranks: how many ranks there are.
+        cap_bytes: no bucket is larger, unless it holds one parameter only.
+    """
+    by_name = {spec.name: spec for spec in parameters}
+    order = [by_name[name] for name in ready_order if name in by_name]
+    position = {spec.name: index for index, spec in enumerate(order)}
+    kinds: dict[tuple[str, ...], list[ParameterSpec]] = {}
+    for spec in order:
+        kinds.setdefault((spec.name,) if spec.layout == "sparse" else spec.key, []).append(spec)
+    message = rates.all_reduce(0, ranks)
+    wire = Wire(message=message, per_byte=rates.all_reduce(1, ranks) - message, overlap=rates.overlap)
+    closed = []
+    for members in kinds.values():
+        times = list(accumulate((ready.get(spec.name, computed) for spec in members), max))
+        cuts = merge([spec.nbytes for spec in members], times, computed, wire, cap_bytes=cap_bytes)
+        closed += [members[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+    return _numbered(closed, position)
+
+
+def _numbered(closed: list[list[ParameterSpec]], position: Mapping[str, int]) -> tuple[BucketSpec, ...]:
     closed.sort(key=lambda members: position[members[-1].name])
     return tuple(_bucket(index, members) for index, members in enumerate(closed))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autopar.errors import PlanError
+from autopar.partitioner.prediction import Prediction
 
 PLAN_VERSION = 1
 
@@ -103,6 +104,8 @@ class Plan:
             together again.
         program: digest of the graph that the plan was made for.
         options: the strategy's options, JSON values only.
+        prediction: when each bucket was expected to travel, where speeds were known. Plans that decide the
+            same are equal whatever they predict.
     """
 
     strategy: str
@@ -115,6 +118,7 @@ class Plan:
     combine: tuple[Combine, ...] = ()
     program: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    prediction: Prediction | None = field(default=None, compare=False)
     version: int = PLAN_VERSION
 
     @property
@@ -168,6 +172,7 @@ class Plan:
                     "local": tuple(LocalParameter(**item) for item in raw["local"]),
                     "buffers": tuple(raw["buffers"]),
                     "combine": tuple(raw["combine"]),
+                    "prediction": raw.get("prediction") and Prediction.from_json(raw["prediction"]),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from autopar.partitioner.plan import Plan
+from autopar.partitioner.rates import Rates
 from autopar.program import Program, Remark
 
 __all__ = ["Pass", "PassContext", "PassResult"]
@@ -24,6 +25,7 @@ class PassContext:
             their decision from it instead.
         world_size: number of ranks, where it is known at compile time.
         replicas: number of in-process replicas, for strategies that have them.
+        rates: how fast the ranks compute and send, where it is known.
     """
 
     strategy: str = "ddp"
@@ -32,6 +34,7 @@ class PassContext:
     plan: Plan | None = None
     world_size: int | None = None
     replicas: int = 1
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from autopar.program import Program, info
 if TYPE_CHECKING:
     Dataflow = nx.DiGraph[str]
 
-__all__ = ["attribute", "dataflow", "model_specs", "parameter_reads", "parameter_specs"]
+__all__ = ["attribute", "dataflow", "model_specs", "operation_parameters", "parameter_reads", "parameter_specs"]
 
 
 def dataflow(program: Program) -> Dataflow:
@@ -60,6 +60,17 @@ def parameter_reads(program: Program) -> dict[fx.Node, str]:
         if found is not None:
             reads[node] = found
     return reads
+
+
+def operation_parameters(program: Program) -> dict[fx.Node, list[str]]:
+    """Every operation, in graph order, with the canonical names of the trainable parameters that it uses."""
+    canonical, reads = _canonical(program), parameter_reads(program)
+    return {
+        node: [reads[source] for source in node.all_input_nodes if source in reads]
+        + _inner_parameters(program, node, canonical)
+        for node in program.graph.nodes
+        if node.op in ("call_function", "call_method", "call_module")
+    }
 
 
 def parameter_specs(program: Program) -> list[ParameterSpec]:

@@ -7,12 +7,13 @@ from typing import TypeAlias
 
 from torch import nn
 
+from autopar import compat
 from autopar.partitioner.plan import Plan
 from autopar.runtime.bucket import Bucket
 from autopar.runtime.collectives import Collectives
 from autopar.runtime.sparse import SparseBucket
 
-__all__ = ["AnyBucket", "make_buckets"]
+__all__ = ["AnyBucket", "is_watched", "make_buckets", "names"]
 
 AnyBucket: TypeAlias = "Bucket | SparseBucket"
 _KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
@@ -36,3 +37,14 @@ def make_buckets(
         )
         for spec in plan.buckets
     ]
+
+
+def is_watched(bucket: AnyBucket) -> bool:
+    """Whether anything would read a gradient of the bucket while it travels, or add to it."""
+    return any(p.grad is not None or compat.runs_user_hooks(p) for p in bucket.parameters)
+
+
+def names(bucket: AnyBucket) -> str:
+    """The bucket's parameters, for messages."""
+    first, count = bucket.spec.parameters[0], len(bucket.spec.parameters)
+    return first if count == 1 else f"{first} and {count - 1} more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autopar.compilation import Compilation
     from autopar.partitioner.plan import Plan
     from autopar.program import Program
-    from autopar.runtime.executor import Runnable
+    from autopar.runtime.executor import Attempt, Runnable
 
 __all__ = ["DataParallelExecutor"]
 
@@ -40,7 +40,7 @@ class DataParallelExecutor:
         self.replicas, _ = replica_devices(model, replicas=replicas, devices=devices)
         self._warned = False
 
-    def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
+    def agree(self, attempt: Attempt) -> Compilation:
         """The compilation to a plan of its own."""
         return attempt(None)
 

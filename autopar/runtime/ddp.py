@@ -14,6 +14,7 @@ from autopar import compat, ops
 from autopar.compilation import Compilation
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import LocalParameter, Plan
+from autopar.partitioner.rates import Rates
 from autopar.program import Program
 from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
@@ -24,13 +25,16 @@ from autopar.runtime.collectives import Collectives
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
-from autopar.runtime.executor import Runnable
+from autopar.runtime.executor import Attempt, Runnable
 from autopar.runtime.group import join
 from autopar.runtime.slots import StateSlots
+from autopar.runtime.speeds import measured_rates
 from autopar.runtime.tracing import make_engine
 from autopar.runtime.usage import ParameterUsage
 
 __all__ = ["DDPExecutor"]
+
+_WORTH_MEASURING = 1 << 18  # bytes of gradients: fewer are one message, which costs its latency alone
 
 
 class DDPExecutor:
@@ -49,6 +53,7 @@ class DDPExecutor:
         ignore: names of parameters and buffers that each rank keeps to itself.
         dynamic: graphs may differ from call to call and from rank to rank.
         all_buffers: keep those equal, too, that forward only reads.
+        measure: find out how fast the ranks compute and send before the plan is solved.
 
     Attributes:
         at_backward_end: called after each synchronised backward with the names of the parameters that
@@ -79,10 +84,11 @@ class DDPExecutor:
         ignore: Collection[str] = (),
         dynamic: bool = False,
         all_buffers: bool = False,
+        measure: bool = False,
     ) -> None:
         self.model = model
         self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
-        self.all_buffers = all_buffers
+        self.all_buffers, self.measure = all_buffers, measure
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
         self.buffer_source = 0
@@ -107,23 +113,26 @@ class DDPExecutor:
         named = [*self.model.named_parameters(), *(self.model.named_buffers() if buffers else ())]
         return [tensor for name, tensor in named if name not in self.ignore]
 
-    def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
+    def agree(self, attempt: Attempt) -> Compilation:
         """Compiles on every rank; all follow rank 0's plan, and all fail when one fails."""
         if self.world_size == 1:
-            return attempt(None)
+            return attempt(None, None)
+        rates = self._rates()
         mine: Compilation | None = None
         failure: Exception | None = None
         try:
-            mine = attempt(None)
+            mine = attempt(None, rates)
         except Exception as error:
             failure = error
         agreed = agree_on_plan(self.group, mine, failure, dynamic=self.dynamic)
         assert mine is not None
-        self._compilation = mine if agreed == Plan.from_json(mine.plan.to_json()) else attempt(agreed)
+        follows = agreed == Plan.from_json(mine.plan.to_json())
+        self._compilation = mine if follows else attempt(agreed, rates, mine.before)
         return self._compilation
 
     def follow_others(self) -> None:
         """Does as ``agree`` and ``prepare`` on a rank without a batch: takes over the plan of the others."""
+        self._rates()
         self._start_engine(agree_on_plan(self.group, None, None, dynamic=self.dynamic))
 
     def prepare(self, program: Program) -> Runnable:
@@ -188,13 +197,7 @@ class DDPExecutor:
         """The engine of this model; made for the first program, kept for the next ones."""
         if self.engine is None:
             parameters = dict(self.model.named_parameters())
-            collectives = start_collectives(
-                self.group,
-                self.backend if self.comm_hook is None else "torch",  # a hook's messages are torch's
-                device=device_of(self.model),
-                nbytes=sum(p.nbytes for p in parameters.values() if p.requires_grad),
-            )
-            self.collectives = collectives
+            collectives = self._start_collectives()
             self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
             self._alarms = [
                 parameters[local.name].register_post_accumulate_grad_hook(_alarm(local))
@@ -212,6 +215,26 @@ class DDPExecutor:
                 self.engine.before_backward = self.buffers.launch
                 self.engine.after_backward.append(self.buffers.wait)
         return self.engine
+
+    def _start_collectives(self) -> Collectives:
+        """What carries the messages; made on all ranks at the same point, and once."""
+        if self.collectives is None:
+            self.collectives = start_collectives(
+                self.group,
+                self.backend if self.comm_hook is None else "torch",  # a hook's messages are torch's
+                device=device_of(self.model),
+                nbytes=self._gradient_bytes(),
+            )
+        return self.collectives
+
+    def _rates(self) -> Rates | None:
+        """How fast the ranks are, where the plan depends on it; called on all ranks at the same point."""
+        if not self.measure or self._gradient_bytes() < _WORTH_MEASURING:
+            return None
+        return measured_rates(self.group, self._start_collectives(), device_of(self.model))
+
+    def _gradient_bytes(self) -> int:
+        return sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
 
     def _constant_buffers(self, plan: Plan) -> list[str]:
         """Buffers that forward does not write but the script may."""

@@ -17,9 +17,10 @@ from torch import nn
 from autopar import compat
 from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
-from autopar.runtime.bucket_kinds import AnyBucket, make_buckets
+from autopar.runtime.bucket_kinds import AnyBucket, is_watched, make_buckets, names
 from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.comm_hook import CommHook
+from autopar.runtime.step_times import StepTimes
 from autopar.runtime.sync_node import NOBODYS, SyncGradients, sole_owner_references
 from autopar.runtime.usage import ParameterUsage
 
@@ -41,6 +42,7 @@ class BucketEngine:
         before_backward: called at the start of each synchronised backward.
         after_backward: called at the end of each synchronised backward, in this order.
         usage: told which parameters got gradients; None where nobody asks.
+        times: when the buckets of the last steps travelled.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class BucketEngine:
         self.after_backward: list[Callable[[], None]] = []
         self.usage: ParameterUsage | None = None
         self.buckets = make_buckets(plan, parameters, collectives, hooked=comm_hook is not None)
-        self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({_names(b)})" for b in self.buckets]
+        self.times = StepTimes(len(self.buckets))
+        self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({names(b)})" for b in self.buckets]
         self._sole_owner = sole_owner_references()
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
@@ -82,6 +85,7 @@ class BucketEngine:
             self._abandon()
         self._synced_forward = self.enabled
         self._forwards += 1
+        self.times.begin()
 
     def sync(self, bucket: int, parameters: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """The parameters again; the backward of this node fills the bucket."""
@@ -149,7 +153,7 @@ class BucketEngine:
         for bucket, node in nodes:
             if bucket.spec.route == "hook" and compat.hands_gradient_to_caller(node):
                 raise RuntimeStateError(
-                    f"torch.autograd.grad() was asked for gradients of bucket {bucket.spec.index} ({_names(bucket)}).",
+                    f"torch.autograd.grad() was asked for gradients of bucket {bucket.spec.index} ({names(bucket)}).",
                     why="They are in an opaque module, where only hooks see gradients, and grad() runs none.",
                     mend="Use backward() and .grad for them, or free the module: `autopar transform` says why it "
                     "is opaque.",
@@ -171,7 +175,7 @@ class BucketEngine:
             return gradients
         if not self._active:
             return self._reduce_now(bucket, gradients)
-        if self._forwards != 1 or _occupied(bucket.parameters):
+        if self._forwards != 1 or is_watched(bucket):
             # Someone will add to these gradients or look at them while they travel: let autograd
             # put the local ones into .grad first and reduce those at the end of backward.
             return gradients
@@ -212,7 +216,7 @@ class BucketEngine:
                 self._nested.add(index)
             if index in self._loaded:
                 raise RuntimeStateError(
-                    f"Step {self.steps}: a parameter of bucket {index} ({_names(bucket)}) got another gradient "
+                    f"Step {self.steps}: a parameter of bucket {index} ({names(bucket)}) got another gradient "
                     "after its bucket was sent.",
                     why="The opaque module that owns it began to checkpoint after the first step.",
                     mend="Let the first step use that module as the later ones do.",
@@ -234,6 +238,7 @@ class BucketEngine:
 
     def _launch_ready(self) -> None:
         while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
+            self.times.sent(len(self._works))
             self._works.append(self._send(self.buckets[len(self._works)]))
 
     def _send(self, bucket: AnyBucket) -> list[Work]:
@@ -247,7 +252,9 @@ class BucketEngine:
             if bucket.spec.index not in self._loaded:
                 self._load_from_grad(bucket)
         self._launch_ready()
+        self.times.computed()
         self._wait()
+        self.times.end(plain=self._forwards == 1)
         for bucket in self.buckets:
             local = self._loaded[bucket.spec.index]
             if local is not None:
@@ -270,9 +277,10 @@ class BucketEngine:
             self.usage.forget()
 
     def _wait(self) -> None:
-        for messages in self._works:
+        for index, messages in enumerate(self._works):
             for work in messages:
                 work.wait()
+            self.times.arrived(index)
 
     def _reset(self) -> None:
         self._active = False
@@ -284,12 +292,3 @@ class BucketEngine:
 
     def _label(self, bucket: AnyBucket) -> str:
         return f"step {self.steps}, {self._titles[bucket.spec.index]}"
-
-
-def _occupied(parameters: Sequence[nn.Parameter]) -> bool:
-    return any(p.grad is not None or compat.runs_user_hooks(p) for p in parameters)
-
-
-def _names(bucket: AnyBucket) -> str:
-    first, count = bucket.spec.parameters[0], len(bucket.spec.parameters)
-    return first if count == 1 else f"{first} and {count - 1} more"

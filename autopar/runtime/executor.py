@@ -8,11 +8,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from autopar.compilation import Compilation
     from autopar.partitioner.plan import Plan
+    from autopar.partitioner.rates import Rates
     from autopar.program import Program
 
-__all__ = ["Executor", "Runnable"]
+__all__ = ["Attempt", "Executor", "Runnable"]
 
 Runnable = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Attempt(Protocol):
+    """Compiles on this rank."""
+
+    def __call__(
+        self, plan: Plan | None, rates: Rates | None = None, captured: Program | None = None, /
+    ) -> Compilation:
+        """What the model became.
+
+        Args:
+            plan: what to follow; None solves one.
+            rates: speeds to solve it for.
+            captured: the program that an earlier attempt captured.
+        """
+        ...
 
 
 class Executor(Protocol):
@@ -28,12 +45,8 @@ class Executor(Protocol):
     replicas: int
     synchronise: bool
 
-    def agree(self, attempt: Callable[[Plan | None], Compilation]) -> Compilation:
-        """The compilation that all ranks follow.
-
-        Args:
-            attempt: compiles on this rank, to a given plan or (None) to one it solves itself.
-        """
+    def agree(self, attempt: Attempt) -> Compilation:
+        """The compilation that all ranks follow."""
         ...
 
     def prepare(self, program: Program) -> Runnable:

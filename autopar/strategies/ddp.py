@@ -27,8 +27,10 @@ class DDP:
     """Distributed data parallelism, one process a replica (Li et al., VLDB 2020).
 
     Attributes:
-        bucket_cap_mb: size at which a bucket is closed, in MiB; 0 gives every parameter its own.
-        first_bucket_mb: the same for the first bucket, which should start early.
+        bucket_cap_mb: size at which a bucket is closed, in MiB; 0 gives every parameter its own. None leaves
+            the sizes to a cost model: what messages cost is measured at the start, and buckets, of 25 MiB at
+            most, are formed such that the step is predicted to end first.
+        first_bucket_mb: the same for the first bucket, which should start early; for a given ``bucket_cap_mb``.
         broadcast_buffers: keep buffers that forward writes (batch norm statistics) those of rank 0.
         timeout: seconds that a rank waits for the others, for a process group made here.
         process_group: the ranks to train with; None is the default group.
@@ -46,7 +48,7 @@ class DDP:
         all_buffers: keep those buffers equal, too, that forward only reads but the script may change.
     """
 
-    bucket_cap_mb: float = 25.0
+    bucket_cap_mb: float | None = None
     first_bucket_mb: float = 1.0
     broadcast_buffers: bool = True
     timeout: float = 300.0
@@ -62,7 +64,8 @@ class DDP:
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
-        numbers = {option: getattr(self, option) for option in ("bucket_cap_mb", "first_bucket_mb", "timeout")}
+        numbers = {option: getattr(self, option) for option in ("first_bucket_mb", "timeout")}
+        numbers |= {} if self.bucket_cap_mb is None else {"bucket_cap_mb": self.bucket_cap_mb}
         numbers |= {f"bucket_caps_mb[{place}]": cap for place, cap in enumerate(self.bucket_caps_mb)}
         for option, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
@@ -72,7 +75,9 @@ class DDP:
 
     def pipeline(self) -> str:
         """Inline, order, bucket, synchronise, lift."""
-        bucket = f"bucket{{cap_mb={self.bucket_cap_mb:g},first_mb={self.first_bucket_mb:g}}}"
+        bucket = "bucket"
+        if self.bucket_cap_mb is not None:
+            bucket += f"{{cap_mb={self.bucket_cap_mb:g},first_mb={self.first_bucket_mb:g}}}"
         return f"inline-modules,shapes,backward-order,{bucket},ddp-sync,lift-parameters"
 
     def options(self) -> Mapping[str, Any]:
@@ -109,4 +114,5 @@ class DDP:
             ignore=self.ignore,
             dynamic=self.dynamic,
             all_buffers=self.all_buffers,
+            measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
         )

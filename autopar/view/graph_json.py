@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from autopar.errors import ModelError
+from autopar.partitioner.rates import Rates
 from autopar.view.nodes import fill_in, graph_of, source_text
-from autopar.view.rates import Rates
 
 if TYPE_CHECKING:
     from autopar.compilation import Compilation

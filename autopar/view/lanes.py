@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from autopar.partitioner.rates import Rates
 from autopar.view.counted import forward_flops_text, uncounted
 from autopar.view.fold import fold
 from autopar.view.lines import Labelled, Times, draw_lines, labelled, times_of
 from autopar.view.operations import operations
 from autopar.view.predict import Step, predict
-from autopar.view.rates import Rates
 from autopar.view.rows import ModuleRow, module_rows
 from autopar.view.strip import STRIP_HEIGHT, draw_strip
 from autopar.view.svg import fit, rect, safe, text
 from autopar.view.theme import BACKWARD, CHIPS, FORWARD, NAME, PARAMS, ROW, STYLE, WIDTH, WIRE
-from autopar.view.units import bytes_text, count_text, seconds_text
+from autopar.view.units import bytes_text, count_text, rates_text, seconds_text
 from autopar.view.wire import Clock, draw_wire
 
 __all__ = ["lanes_svg"]
@@ -110,7 +110,7 @@ def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
         count_text(len(document["after"]["nodes"]), "node"),
         forward_flops_text(document, sum(node["flops"] for node in document["after"]["nodes"])),
         *([count_text(replicas, "replica")] if replicas else []),
-        f"times predicted for {Rates.from_json(document['rates'])}",
+        f"times predicted for {rates_text(Rates.from_json(document['rates']))}",
     ]
     yield text(NAME, 82, fit(" · ".join(facts), WIDTH - 48, 11), css="quiet")
 

@@ -14,13 +14,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from autopar.partitioner.rates import Rates
 from autopar.view.measured import Measured
 from autopar.view.measured_trace import shared_lines
 from autopar.view.packed import FIELDS, TEXT_FIELDS, Texts, packed_graph
 from autopar.view.palette import BUCKET_COLOURS
 from autopar.view.predict import predict
-from autopar.view.rates import Rates
 from autopar.view.svg import safe
+from autopar.view.units import rates_text
 
 __all__ = ["page_html"]
 
@@ -80,7 +81,7 @@ def _data(document: Mapping[str, Any], measured: Measured | None) -> dict[str, A
             "words": "predicted",
         },
         "measured": None if measured is None else _measured(measured),
-        "rates": str(Rates.from_json(document["rates"])),
+        "rates": rates_text(Rates.from_json(document["rates"])),
     }
 
 

@@ -1,12 +1,4 @@
-"""Predicts one step from the graph document: when each operation computes, when each bucket travels.
-
-The model is the usual one of latency and bandwidth. An operation takes as long as its FLOPs or the
-bytes that it reads and writes, whichever is longer; backward costs one forward for the gradient of
-the input and one for that of the parameters, and one more where it computes the forward again
-(activation checkpointing). A bucket may leave when the backward of all users of
-its parameters is done; a ring all-reduce of ``n`` ranks moves ``2 (n - 1) / n`` times its bytes, and
-buckets travel one after the other. Optimizer, loss and data loading are not in it.
-"""
+"""The predicted step of a graph document, as pictures draw it; ``partitioner/timeline.py`` has the model."""
 
 from __future__ import annotations
 
@@ -14,17 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autopar.partitioner.rates import Rates
+from autopar.partitioner.timeline import Message, OperationCost, play
 from autopar.view.operations import Operation, operations
-from autopar.view.rates import Rates
 
 __all__ = ["Computation", "Step", "Transfer", "predict"]
-
-_FREE = {
-    "chunk", "contiguous", "detach", "dim", "expand", "expand_as", "flatten", "getitem", "movedim", "narrow", "numel",
-    "permute", "reshape", "select", "size", "split", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten",
-    "unsqueeze", "view", "view_as",
-}  # fmt: skip
-"""Views, as a rule: they read and write no elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +92,28 @@ def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None)
         for one in (operations(document) if run is None else run)
         if not one.sync and one.node["op"] != "placeholder"
     ]
-    forward, now = [], 0.0
-    seconds = [_seconds(one, read[one.node["name"]], rates) for one in computing]
-    for one, taken in zip(computing, seconds, strict=True):
-        forward.append(Computation(one, now, now + taken))
-        now += taken
-    turn = now
-    backward = []
-    for one, taken, passes in reversed(list(zip(computing, seconds, _passes(computing), strict=True))):
-        if passes:
-            backward.append(Computation(one, now, now + taken * passes))
-            now += taken * passes
-    return Step(ranks, tuple(forward), tuple(backward), _transfers(document, backward, ranks, rates, now), turn, now)
-
-
-def _transfers(
-    document: Mapping[str, Any], backward: Sequence[Computation], ranks: int, rates: Rates, computed: float
-) -> tuple[Transfer, ...]:
-    last = {bucket: one for one in backward for bucket in one.operation.buckets}  # the latest user wins
-    free = 0.0
-    found = []
-    for bucket in (document["plan"] or {"buckets": ()})["buckets"]:
-        user = last.get(bucket["index"])
-        ready = user.end if user is not None else computed
-        start = max(ready, free)
-        moved = bucket["nbytes"] * 2 * (ranks - 1) / ranks
-        free = start + (rates.message + moved / rates.link if ranks > 1 else 0.0)
-        last_user = None if user is None else user.operation
-        found.append(Transfer(bucket["index"], bucket["nbytes"], ready, start, free, last_user))
-    return tuple(found)
+    first = {bucket: place for place, one in reversed(list(enumerate(computing))) for bucket in one.buckets}
+    buckets = (document["plan"] or {"buckets": ()})["buckets"]
+    messages = [Message(nbytes=bucket["nbytes"], last=first.get(bucket["index"])) for bucket in buckets]
+    played = play([_cost(one, read[one.node["name"]]) for one in computing], messages, rates, ranks=ranks)
+    return Step(
+        ranks,
+        tuple(Computation(one, *span) for one, span in zip(computing, played.forward, strict=True)),
+        tuple(Computation(computing[place], start, end) for place, start, end in played.backward),
+        tuple(
+            Transfer(
+                bucket["index"],
+                bucket["nbytes"],
+                travel.ready,
+                travel.start,
+                travel.end,
+                None if message.last is None else computing[message.last],
+            )
+            for bucket, message, travel in zip(buckets, messages, played.travels, strict=True)
+        ),
+        played.turn,
+        played.computed,
+    )
 
 
 def _bytes_read(document: Mapping[str, Any]) -> dict[str, int]:
@@ -145,22 +124,12 @@ def _bytes_read(document: Mapping[str, Any]) -> dict[str, int]:
     return read
 
 
-def _seconds(operation: Operation, read: int, rates: Rates) -> float:
+def _cost(operation: Operation, read: int) -> OperationCost:
     node = operation.node
-    if str(node["target"]).rpartition(".")[2] in _FREE:
-        return rates.operation
-    moved = read + node["bytes"] + (node["param_bytes"] if node["op"] == "call_module" else 0)
-    longer: float = max(node["flops"] / rates.flops, moved / rates.memory)
-    return rates.operation + longer
-
-
-def _passes(computing: Sequence[Operation]) -> list[int]:
-    """How many times its forward each operation costs in backward."""
-    found, differentiated = [], False
-    for one in computing:
-        trained = one.param_bytes > 0
-        products = bool(one.node["flops"]) and not trained  # of two activations, as in attention
-        costs = trained + differentiated * (2 if products else 1)
-        found.append(costs + (1 if costs and one.recomputed else 0))
-        differentiated = differentiated or trained
-    return found
+    return OperationCost(
+        name=str(node["target"]).rpartition(".")[2],
+        flops=node["flops"],
+        nbytes=read + node["bytes"] + (node["param_bytes"] if node["op"] == "call_module" else 0),
+        trained=operation.param_bytes > 0,
+        recomputed=operation.recomputed,
+    )

@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from autopar.partitioner.rates import Rates
 from autopar.view.measured import Measured
 from autopar.view.measured_trace import measured_events
 from autopar.view.predict import Step, predict
-from autopar.view.rates import Rates
+from autopar.view.units import rates_text
 
 __all__ = ["trace_events", "trace_json"]
 
@@ -44,7 +45,7 @@ def trace_json(document: Mapping[str, Any], measured: Measured | None = None) ->
         "model": document["model"],
         "strategy": document["strategy"],
         "ranks": step.ranks,
-        "rates": str(Rates.from_json(document["rates"])),
+        "rates": rates_text(Rates.from_json(document["rates"])),
     }
     if measured is not None:
         about["beside step"] = measured.typical().number

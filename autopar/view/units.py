@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["bytes_text", "count_text", "flops_text", "seconds_text", "shape_text", "shorten"]
+from autopar.partitioner.rates import Rates
+
+__all__ = ["bytes_text", "count_text", "flops_text", "rates_text", "seconds_text", "shape_text", "shorten"]
 
 
 def bytes_text(count: int) -> str:
@@ -91,3 +93,11 @@ _SHORT = {
     "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "bool",
     "complex64": "c64", "complex128": "c128",
 }  # fmt: skip
+
+
+def rates_text(rates: Rates) -> str:
+    """The three speeds that matter most, and where they are from."""
+    return (
+        f"{flops_text(round(rates.flops))}FLOP/s, memory {bytes_text(round(rates.memory))}/s, "
+        f"network {bytes_text(round(rates.link))}/s ({rates.origin})"
+    )

@@ -16,7 +16,7 @@ from tests.cli.conftest import Command
 def test_lists_passes_and_pipelines(command: Command) -> None:
     """Names with options, and what each strategy runs."""
     out = command("passes").out
-    assert "bucket{cap_mb=25.0, first_mb=1.0}" in out
+    assert "bucket{cap_mb=None, first_mb=1.0}" in out
     assert "ddp: " in out
     assert "inline-modules,shapes,backward-order," in out
 
@@ -25,7 +25,7 @@ def test_json(command: Command) -> None:
     """The same as data: pipelines can be read, and what they name is listed."""
     listed = command("passes", "--json").json
     known = {one["name"]: one for one in listed["passes"]}
-    assert known["bucket"]["options"] == {"cap_mb": 25.0, "first_mb": 1.0}
+    assert known["bucket"]["options"] == {"cap_mb": None, "first_mb": 1.0}
     assert known["bucket"]["requires"] == ["backward-order"]
     assert known["bucket"]["from"] == f"autopar {version('autopar')}"
     for strategy in listed["strategies"]:

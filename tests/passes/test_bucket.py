@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from autopar.errors import PlanError
+from autopar.partitioner.plan import Plan
+from autopar.partitioner.rates import Rates
+from autopar.passes.base import PassContext
 from autopar.passes.preserving.bucket import AssignBuckets
 from tests.passes.programs import MLP, Unused, compiled
 
@@ -77,6 +81,37 @@ def test_plan_of_another_model_is_refused() -> None:
         compiled(MLP(), PIPELINE, torch.ones(3, 4), plan=wrong)
 
 
-def test_defaults_are_distributed_data_parallel_s() -> None:
-    """25 MiB, the first bucket 1 MiB."""
-    assert (AssignBuckets().cap_mb, AssignBuckets().first_mb) == (25.0, 1.0)
+def _with_rates(**changes: Any) -> Plan:
+    figures = {"operation": 1.0, "message": 0.1, "link": 100.0, "origin": "given", **changes}
+    rates = dataclasses.replace(Rates.assumed("cpu"), **figures)
+    plan = compiled(MLP(), PIPELINE, torch.ones(3, 4), rates=rates, world_size=2).plan
+    assert plan is not None
+    return plan
+
+
+def test_cost_model_decides_by_what_a_message_costs() -> None:
+    """Where an operation takes a second: short messages travel apart, long ones together, and it says when."""
+    assert [len(bucket.parameters) for bucket in _with_rates().buckets] == [2, 2, 2]
+    assert len(_with_rates(message=10.0).buckets) == 1
+    prediction = _with_rates().prediction
+    assert prediction is not None
+    # Five operations forward; backward takes two for a layer but the first, and one for what is between.
+    assert [round(travel.end, 1) for travel in prediction.buckets] == [7.8, 13.0, 14.7]
+    assert round(prediction.end, 1) == 14.7
+
+
+def test_without_figures_of_its_own_buckets_are_distributed_data_parallel_s() -> None:
+    """25 MiB, the first 1 MiB, whatever a message is assumed to take."""
+    assert len(_with_rates(origin="assumed").buckets) == 1
+    assert (AssignBuckets().cap_mb, AssignBuckets().first_mb) == (None, 1.0)
+
+
+def test_measured_rates_are_fitted_to_a_step_of_the_program() -> None:
+    """The prediction's computing takes as long as the step that the gate saw."""
+    program = compiled(MLP(), PIPELINE.removesuffix(",bucket"), torch.ones(3, 4))
+    rates = dataclasses.replace(Rates.assumed("cpu"), origin="measured")
+    assert program.seconds > 0
+    result = AssignBuckets().run(program, PassContext(rates=rates, world_size=2)).program
+    assert result.plan is not None
+    assert result.plan.prediction is not None
+    assert result.plan.prediction.computed == pytest.approx(program.seconds)

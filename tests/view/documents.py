@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from autopar.view.rates import Rates
+from autopar.partitioner.rates import Rates
 
 WIDTH = 8
 WEIGHT_BYTES = 4 * WIDTH * WIDTH

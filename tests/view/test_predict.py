@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from autopar.errors import OptionError
 from autopar.view.predict import predict
-from autopar.view.rates import Rates
 from tests.view.documents import WEIGHT_BYTES, chain, node
 
 SECOND = {
@@ -81,18 +79,3 @@ def test_nothing_to_send() -> None:
     """Without a plan a step is its computing."""
     step = predict({**_chain(["a"]), "plan": None})
     assert (step.transfers, step.exposed) == ((), 0)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "fact"), [({"speed": "1"}, "no rate 'speed'"), ({"link": "fast"}, "'fast'"), ({"link": "-1"}, "'-1'")]
-)
-def test_bad_rates(pairs: dict[str, str], fact: str) -> None:
-    """What is no rate, or no positive number, is named."""
-    with pytest.raises(OptionError, match=fact):
-        Rates.assumed("cpu").given(pairs)
-
-
-def test_given_rates_say_so() -> None:
-    """A reader of the picture sees that the figures are somebody's own."""
-    assert "given" in str(Rates.assumed("cuda").given({"flops": "1e12"}))
-    assert "assumed" in str(Rates.assumed("cuda"))

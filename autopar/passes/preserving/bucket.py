@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from autopar import compat
 from autopar.capture.aliasing import written_reads
 from autopar.errors import OptionError
-from autopar.partitioner.buckets import assign_buckets
-from autopar.partitioner.plan import LocalParameter, ParameterSpec, Plan
+from autopar.partitioner.buckets import assign_buckets, merge_buckets
+from autopar.partitioner.plan import BucketSpec, LocalParameter, ParameterSpec, Plan
+from autopar.partitioner.prediction import Prediction, predict
+from autopar.partitioner.rates import Rates
+from autopar.partitioner.timeline import Message, OperationCost, ready_times
 from autopar.passes.base import PassContext, PassResult
+from autopar.passes.costs import operation_costs
 from autopar.passes.dataflow import attribute, parameter_specs
 from autopar.program import Program, Remark
 
 __all__ = ["AssignBuckets"]
 
 MIB = 1024 * 1024
+_CAP_MB = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +32,22 @@ class AssignBuckets:
     """Solves the bucketing, or adopts the plan that the context brings.
 
     Args:
-        cap_mb: size at which a bucket is closed, in MiB; 0 is one parameter a bucket.
+        cap_mb: size at which a bucket is closed, in MiB; 0 is one parameter a bucket. None leaves the sizes,
+            up to 25 MiB, to the cost model where speeds were measured or given, else it is 25.
         first_mb: the same for the first bucket, in MiB; never above ``cap_mb``.
 
     Raises:
         OptionError: a cap is no number, or negative.
     """
 
-    cap_mb: float = 25.0
+    cap_mb: float | None = None
     first_mb: float = 1.0
     name: ClassVar[str] = "bucket"
     requires: ClassVar[frozenset[str]] = frozenset({"backward-order"})
     provides: ClassVar[frozenset[str]] = frozenset({"plan", "buckets"})
 
     def __post_init__(self) -> None:
-        for option, value in (("cap_mb", self.cap_mb), ("first_mb", self.first_mb)):
+        for option, value in (("cap_mb", _CAP_MB if self.cap_mb is None else self.cap_mb), ("first_mb", self.first_mb)):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:
                 raise OptionError(
@@ -62,14 +69,10 @@ class AssignBuckets:
         ignored = set(ctx.options.get("ignore", ()))
         specs, order = _with_what_other_calls_use(program, specs, always=ctx.options.get("dynamic", False))
         order = tuple(name for name in order if name not in ignored)
-        cap = round(self.cap_mb * MIB)
-        buckets = assign_buckets(
-            specs,
-            order,
-            cap_bytes=cap,
-            first_cap_bytes=min(cap, round(self.first_mb * MIB)),
-            caps_bytes=[round(cap_mb * MIB) for cap_mb in ctx.options.get("bucket_caps_mb", ())],
-        )
+        costs, users = operation_costs(program)
+        rates = _calibrated(ctx.rates, program, costs)
+        ctx = dataclasses.replace(ctx, rates=rates)
+        buckets = self._solve(specs, order, ctx, costs, users)
         placed = {name for bucket in buckets for name in bucket.parameters}
         plan = Plan(
             strategy=ctx.strategy,
@@ -88,6 +91,7 @@ class AssignBuckets:
             buffers=tuple(name for name in _written_buffers(program) if name not in ignored),
             program=program.digest(),
             options=ctx.options,
+            prediction=_prediction(buckets, ctx, costs, users),
         )
         remark = Remark(
             kind="passed",
@@ -100,6 +104,52 @@ class AssignBuckets:
             remarks=(remark,),
             counters={"buckets": len(buckets), "parameters": len(placed), "bytes a step": plan.nbytes},
         )
+
+    def _solve(
+        self,
+        specs: Sequence[ParameterSpec],
+        order: Sequence[str],
+        ctx: PassContext,
+        costs: Sequence[OperationCost],
+        users: Mapping[str, int],
+    ) -> tuple[BucketSpec, ...]:
+        caps_mb = ctx.options.get("bucket_caps_mb", ())
+        cap = round((_CAP_MB if self.cap_mb is None else self.cap_mb) * MIB)
+        rates, ranks = ctx.rates, ctx.world_size or 2
+        if self.cap_mb is None and not caps_mb and rates is not None and rates.origin != "assumed":
+            ends, computed = ready_times(costs, rates)
+            ready = {name: ends[place] for name, place in users.items()}
+            return merge_buckets(specs, order, ready, computed, rates, ranks=ranks, cap_bytes=cap)
+        return assign_buckets(
+            specs,
+            order,
+            cap_bytes=cap,
+            first_cap_bytes=min(cap, round(self.first_mb * MIB)),
+            caps_bytes=[round(cap_mb * MIB) for cap_mb in caps_mb],
+        )
+
+
+def _calibrated(rates: Rates | None, program: Program, costs: Sequence[OperationCost]) -> Rates | None:
+    """Measured rates such that they give the time that a step of this very program took.
+
+    Operations reach different shares of a machine's speed: FLOPs and bytes say how a step divides, not how long it is.
+    """
+    if rates is None or rates.origin != "measured" or not program.seconds:
+        return rates
+    computed = ready_times(costs, rates)[1]
+    return rates.slowed(program.seconds / computed) if computed else rates
+
+
+def _prediction(
+    buckets: Sequence[BucketSpec], ctx: PassContext, costs: Sequence[OperationCost], users: Mapping[str, int]
+) -> Prediction | None:
+    if ctx.rates is None:
+        return None
+    messages = [
+        Message(nbytes=one.nbytes, last=min((users[name] for name in one.parameters if name in users), default=None))
+        for one in buckets
+    ]
+    return predict(costs, messages, ctx.rates, ranks=ctx.world_size or 2)
 
 
 def _with_what_other_calls_use(

@@ -1,0 +1,52 @@
+"""What a plan expects of a step: when it ends, and when each of its buckets travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autopar.partitioner.rates import Rates
+from autopar.partitioner.timeline import Message, OperationCost, Travel, play
+
+__all__ = ["Prediction", "predict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One predicted step; times are in seconds from its beginning.
+
+    Attributes:
+        ranks: how many ranks it was predicted for.
+        rates: the speeds that it rests on.
+        computed: when the rank has computed everything.
+        end: when everything is over.
+        buckets: when each bucket travels, in launch order.
+    """
+
+    ranks: int
+    rates: Rates
+    computed: float
+    end: float
+    buckets: tuple[Travel, ...]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Prediction:
+        """What stands in a plan's JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or out of range.
+        """
+        return cls(
+            ranks=int(values["ranks"]),
+            rates=Rates.from_json(values["rates"]),
+            computed=float(values["computed"]),
+            end=float(values["end"]),
+            buckets=tuple(Travel(**travel) for travel in values["buckets"]),
+        )
+
+
+def predict(costs: Sequence[OperationCost], messages: Sequence[Message], rates: Rates, *, ranks: int) -> Prediction:
+    """The step of these operations with these messages, see ``autopar.partitioner.timeline.play``."""
+    step = play(costs, messages, rates, ranks=ranks)
+    return Prediction(ranks=ranks, rates=rates, computed=step.computed, end=step.end, buckets=step.travels)
