@@ -22,12 +22,14 @@ _HOMES = {
     "Plan": "autopar.partitioner.plan",
     "Program": "autopar.program",
     "Remark": "autopar.program",
+    "load": "autopar.checkpoint",
     "no_sync": "autopar.api",
     "observing": "autopar.passes.observers",
     "parallelize": "autopar.api",
     "register_pass": "autopar.passes.registry",
     "register_strategy": "autopar.strategies",
     "report": "autopar.api",
+    "save": "autopar.checkpoint",
     "shard": "autopar.api",
     "trace": "autopar.api",
     "unparallelize": "autopar.api",
@@ -44,6 +46,7 @@ __all__ = [
     "Remark",
     "__version__",
     "errors",
+    "load",
     "nn",
     "no_sync",
     "observing",
@@ -52,6 +55,7 @@ __all__ = [
     "register_pass",
     "register_strategy",
     "report",
+    "save",
     "shard",
     "strategies",
     "trace",
@@ -62,6 +66,7 @@ __all__ = [
 if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
     from autopar.api import no_sync, parallelize, report, shard, trace, unparallelize
+    from autopar.checkpoint import load, save
     from autopar.partitioner.plan import Plan
     from autopar.passes.observers import PassObserver, observing
     from autopar.passes.registry import register_pass

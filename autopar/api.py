@@ -169,7 +169,7 @@ def report(model: nn.Module) -> dict[str, Any]:
     return step_report(attachment.compilation.plan, None if engine is None else engine.times)
 
 
-def shard(loader: DataLoader[Any]) -> DataLoader[Any]:
+def shard(loader: DataLoader[Any], *, resumable: bool = False) -> DataLoader[Any]:
     """A loader of the same batches' worth of data, of which each rank gets its part.
 
     With one process the loader itself. Otherwise the dataset is divided by a
@@ -177,11 +177,16 @@ def shard(loader: DataLoader[Any]) -> DataLoader[Any]:
     and a new order each time the loader is iterated, without ``set_epoch``. The batch size stays
     that of one rank, so the global batch is ``batch_size * world_size``.
 
+    Args:
+        loader: over a dataset that has a length, with torch's own samplers.
+        resumable: with one process, too, a loader whose place ``autopar.save`` can keep; its order is then the one
+            that several ranks share, and no longer the plain loader's.
+
     Raises:
         UsageError: the loader has a sampler of its own or an iterable dataset, which cannot be
             divided without knowing it.
     """
-    return ShardedLoader.of(loader)
+    return ShardedLoader.of(loader, resumable=resumable)
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

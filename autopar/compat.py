@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -32,6 +33,7 @@ __all__ = [
     "ambient_modes",
     "before_custom_functions",
     "checkpoint_patch",
+    "checkpoint_records",
     "compiled_forward",
     "gloo_backend",
     "graph_module",
@@ -441,3 +443,20 @@ def is_sole_owner(tensor: torch.Tensor) -> bool:
     """
     alone = 3 if tensor._is_view() else 2  # the tensor, the storage object asked, and the base
     return tensor._use_count() == 1 and storage_references(tensor) <= alone  # type: ignore[attr-defined]
+
+
+def checkpoint_records(metadata: Any, filesystem: Any) -> dict[tuple[str, str], Any]:
+    """What the index of a ``torch.distributed.checkpoint`` consists of, by module and name.
+
+    Args:
+        metadata: the module ``torch.distributed.checkpoint.metadata``.
+        filesystem: the module ``torch.distributed.checkpoint.filesystem``.
+    """
+    own = [one for one in vars(metadata).values() if getattr(one, "__module__", "") == metadata.__name__]
+    records = [*own, filesystem._StorageInfo, torch.serialization._get_layout, torch.Size]
+    # a path's class says on which system the checkpoint was written
+    paths = {(module, name): pathlib.PurePath for module in _PATH_MODULES for name in ("PosixPath", "WindowsPath")}
+    return {(record.__module__, record.__qualname__): record for record in records} | paths
+
+
+_PATH_MODULES = ("pathlib", "pathlib._local")  # Python 3.13 has them in the second

@@ -14,6 +14,7 @@ __all__ = [
     "AutoparError",
     "CaptureError",
     "CheckFailedError",
+    "CheckpointError",
     "InvalidProgramError",
     "LaunchError",
     "ModelError",
@@ -106,6 +107,10 @@ class InvalidProgramError(PassError):
 
 class PlanError(ModelError):
     """A plan cannot be read, is of another version, or was made for another model."""
+
+
+class CheckpointError(AutoparError):
+    """A checkpoint cannot be written or read, or is another model's (exit code 3)."""
 
 
 class LaunchError(AutoparError):

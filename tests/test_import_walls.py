@@ -46,6 +46,7 @@ MAY_NOT_IMPORT = {
     "attach": {"api", "cli", "emit", "verification", "view"},
     "emit": {"api", "cli", "verification", "view"},
     "nn": {"cli", "emit", "verification", "view"},
+    "checkpoint": {"api", "cli", "emit", "verification", "view", "capture", "passes"},
     "api": {"cli", "emit", "verification", "view"},
     "verification": {"cli", "view"},
 }

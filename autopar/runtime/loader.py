@@ -5,39 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
-from torch.utils.data.distributed import DistributedSampler
 
 from autopar.errors import UsageError
 from autopar.runtime.group import launched_world_size
+from autopar.runtime.sampler import RankSampler
 
 __all__ = ["ShardedLoader"]
 
 
 class ShardedLoader(DataLoader[Any]):
-    """A DataLoader over this rank's part of a dataset, in a new order at every iteration."""
+    """A DataLoader over this rank's part of a dataset, in a new order at every iteration.
+
+    Its place is the batch that it handed out last; ``state_dict`` and ``load_state_dict`` keep it, also for another
+    number of ranks.
+    """
 
     _last_epoch: int | None = None
+    _handed_out = 0  # batches of this rank in the iteration that was begun last
 
     @classmethod
-    def of(cls, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """This rank's part of another loader; the loader itself where there is one process.
+    def of(cls, loader: DataLoader[Any], *, resumable: bool = False) -> DataLoader[Any]:
+        """This rank's part of another loader; where there is one process, the loader itself unless ``resumable``.
 
         Raises:
             UsageError: the loader cannot be divided.
         """
-        size = launched_world_size()
-        if size is None or size == 1:
+        size = launched_world_size() or 1
+        if size == 1 and not resumable:
             return loader
         _refuse_indivisible(loader)
-        if not dist.is_initialized():
+        if size > 1 and not dist.is_initialized():
             raise UsageError(
                 "The process group is not there yet.",
                 mend="Call autopar.parallelize(model) before autopar.shard(loader).",
             )
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            loader.dataset, shuffle=isinstance(loader.sampler, RandomSampler), drop_last=loader.drop_last
+        sampler = RankSampler(
+            loader.dataset,
+            num_replicas=size,
+            rank=dist.get_rank() if size > 1 else 0,
+            shuffle=isinstance(loader.sampler, RandomSampler),
+            drop_last=loader.drop_last,
         )
         return cls(
             loader.dataset,
@@ -56,13 +66,57 @@ class ShardedLoader(DataLoader[Any]):
             in_order=loader.in_order,
         )
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the batch that comes next, from 0."""
+        return self._place()[0]
+
+    def state_dict(self) -> dict[str, int]:
+        """The place: the epoch, and how many samples all ranks together have read of it."""
+        epoch, read = self._place()
+        return {"epoch": epoch, "read": read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration go on at this place."""
+        self._sampler.set_epoch(state["epoch"])
+        self._sampler.read = state["read"]
+        self._last_epoch = None
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The next epoch's batches; an epoch that ``sampler.set_epoch`` has set is kept."""
-        assert isinstance(self.sampler, DistributedSampler)
-        if self.sampler.epoch == self._last_epoch:
-            self.sampler.set_epoch(self.sampler.epoch + 1)
-        self._last_epoch = self.sampler.epoch
-        return super().__iter__()
+        sampler = self._sampler
+        if sampler.epoch == self._last_epoch:
+            sampler.set_epoch(sampler.epoch + 1)
+        self._last_epoch, self._handed_out = sampler.epoch, 0
+        # An iterator draws a random number when it is made, which a run that goes on has drawn before.
+        state = torch.get_rng_state() if sampler.read else None
+        batches = super().__iter__()
+        if state is not None:
+            torch.set_rng_state(state)
+        return self._counting(batches)
+
+    def _counting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._handed_out += 1
+            yield batch
+
+    @property
+    def _sampler(self) -> RankSampler:
+        assert isinstance(self.sampler, RankSampler)
+        return self.sampler
+
+    def _place(self) -> tuple[int, int]:
+        sampler = self._sampler
+        if sampler.epoch != self._last_epoch:  # not begun
+            return sampler.epoch, sampler.read
+        assert self.batch_size is not None
+        step = self.batch_size * sampler.num_replicas
+        count = len(sampler.dataset)  # type: ignore[arg-type]
+        left = count - sampler.read
+        steps = left // step if self.drop_last else -(-left // step)
+        if self._handed_out >= steps:
+            return sampler.epoch + 1, 0
+        return sampler.epoch, sampler.read + self._handed_out * step
 
 
 def _refuse_indivisible(loader: DataLoader[Any]) -> None:
