@@ -43,11 +43,13 @@ __all__ = [
     "has_module_hooks",
     "is_grad_region",
     "is_parametrized",
+    "module_hooks",
     "on_backward_end",
     "original_class",
     "prefix_store",
     "recurrent_layers_in_dynamo",
     "reduce_scatter_single",
+    "saves_through_hooks",
     "set_cpu_backend",
     "size_expression",
     "size_guards",
@@ -215,11 +217,19 @@ def outside_compiled_code(function: Callable[..., Any]) -> Callable[..., Any]:
     return disabled
 
 
+def module_hooks(module: nn.Module) -> tuple[Any, ...]:
+    """The registries of what a call of the module runs besides its ``forward``."""
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
 def has_module_hooks(module: nn.Module) -> bool:
     """Whether calling the module runs anything besides its ``forward``."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return any(module_hooks(module))
+
+
+def saves_through_hooks() -> bool:
+    """Whether what autograd saves goes through hooks now, as within ``torch.utils.checkpoint`` (2.11-2.13)."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def is_parametrized(module: nn.Module) -> bool:

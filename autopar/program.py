@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -20,6 +20,9 @@ from autopar import compat
 from autopar.guards import Guards
 from autopar.partitioner.plan import Plan
 from autopar.structure import Structure
+
+if TYPE_CHECKING:
+    from autopar.islands import Island
 
 __all__ = ["FrontEnd", "NodeInfo", "Program", "Region", "Remark", "Signature", "SourceLine", "annotate", "info"]
 
@@ -198,6 +201,7 @@ class Program:
             None; the graph is that of later forwards. None where a first forward changes nothing.
         guards: on which sizes and values of its inputs the graph rests.
         regions: by name; which nodes they hold is in the annotations of these (``NodeInfo.region``).
+        islands: by path, the submodules of opaque calls that run as graphs of their own.
         arrivals: trainable parameters in the order in which one eager backward completed their
             gradients; empty where none was run.
         seconds: what one forward and backward of it took when it was compared with eager; 0 where it was not.
@@ -218,6 +222,7 @@ class Program:
     settle: Callable[[], None] | None = None
     guards: Guards = field(default_factory=Guards)
     regions: Mapping[str, Region] = field(default_factory=dict)
+    islands: Mapping[str, Island] = field(default_factory=dict)
     arrivals: tuple[str, ...] = ()
     seconds: float = 0.0
     remarks: list[Remark] = field(default_factory=list)
@@ -271,7 +276,15 @@ class Program:
         for old in self.find("output"):
             graph.output(value, type_expr=old.type).meta = dict(old.meta)
         module = compat.graph_module(self.graph_module, graph, type(self.graph_module).__name__)
-        return dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))
+        copy = dataclasses.replace(self, graph_module=module, remarks=list(self.remarks))
+        return copy.with_islands(Program.snapshot) if self.islands else copy
+
+    def with_islands(self, change: Callable[[Program], Program]) -> Program:
+        """The same program, with each of its islands changed."""
+        changed = {
+            path: dataclasses.replace(island, program=change(island.program)) for path, island in self.islands.items()
+        }
+        return dataclasses.replace(self, islands=changed)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: called by it, never by the compiler, which knows no pictures."""

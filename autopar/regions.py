@@ -21,11 +21,12 @@ __all__ = ["outlined", "region_modules"]
 
 
 def outlined(program: Program) -> Program:
-    """The program with each region as a graph of its own; itself where it has none.
+    """The program with each region as a graph of its own, those of its islands too; itself where it has none.
 
     What stands between the nodes of a region and does not depend on them (a node that synchronises
     gradients, say) comes before the region, so that recomputing does not run it again.
     """
+    program = program.with_islands(outlined) if program.islands else program
     if not program.regions:
         return program
     program = program.snapshot()

@@ -29,11 +29,15 @@ MAY_IMPORT = {
     "progress": set(),
     "program": {"compat", "guards", "partitioner", "structure", "view"},  # view: for notebooks, when they ask
     "regions": {"compat", "program"},
-    "capture": {"collector", "compat", "errors", "guards", "program", "progress", "regions", "structure"},
+    "calls": {"compat", "program"},
+    "islands": {"calls", "compat", "program"},
+    "capture": {
+        "calls", "collector", "compat", "errors", "guards", "islands", "program", "progress", "regions", "structure",
+    },
     "replica_modules": {"compat", "errors"},
     "replica_ops": {"compat", "errors", "partitioner", "replica_modules"},
     "passes": {
-        "capture", "collector", "compat", "errors", "ops", "partitioner", "plugins", "program", "regions",
+        "capture", "collector", "compat", "errors", "islands", "ops", "partitioner", "plugins", "program", "regions",
         "replica_modules", "replica_ops",
     },
     "shm": {"compat", "errors"},

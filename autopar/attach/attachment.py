@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.attach.calls import Entry, Facts, call_key
+from autopar.calls import Entry, Facts, call_key, flags
 from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
 from autopar.errors import AutoparError
@@ -176,7 +176,7 @@ class Attachment:
             lowered.settle()
         assert self.executor is not None
         assert self.model is not None
-        facts = Facts(self.model, {**_flags(lowered.mode_dependent), **lowered.attributes})
+        facts = Facts(self.model, {**flags(lowered.mode_dependent), **lowered.attributes})
         if self._guard is None:
             self._guard = ModelGuard(self.model)
         run = self.executor.prepare(lowered)
@@ -188,7 +188,7 @@ class Attachment:
         assert executor is not None
         assert plan is not None
         run = executor.follow(plan, lambda args, kwargs: printed.forward(model, *args, **kwargs))
-        facts = Facts(model, _flags(printed.modes))
+        facts = Facts(model, flags(printed.modes))
         self._guard = self._guard or ModelGuard(model)
         if not facts.hold():
             return self._keep(self._eager_entry(args, kwargs))
@@ -197,7 +197,7 @@ class Attachment:
     def _eager_entry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         assert self.model is not None
         assert self.executor is not None
-        facts = Facts(self.model, _flags({path: module.training for path, module in self.model.named_modules()}))
+        facts = Facts(self.model, flags({path: module.training for path, module in self.model.named_modules()}))
         run = self.executor.eager(_original_forward(self.model))
         return Entry(call_key(args, kwargs), facts, run)
 
@@ -218,10 +218,6 @@ class Attachment:
         cls, strategy: Strategy, pipeline: str | None, plan: Plan | None, gate: bool, capture: str
     ) -> Attachment:
         return cls(strategy, pipeline=pipeline, plan=plan, gate=gate, capture=capture)
-
-
-def _flags(modes: Mapping[str, bool]) -> dict[tuple[str, str], bool]:
-    return {(path, "training"): flag for path, flag in modes.items()}
 
 
 def _stands_aside(model: nn.Module) -> bool:

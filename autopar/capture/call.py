@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from autopar import compat
-from autopar.capture.inputs import is_constant
+from autopar.calls import is_constant
 
 __all__ = ["Call", "fresh", "input_names"]
 

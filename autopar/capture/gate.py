@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from torch import nn
 from autopar import compat
 from autopar.capture.call import Call, fresh
 from autopar.capture.state import Delta, ModelState, RandomStreams
+from autopar.islands import around, stand_ins
 from autopar.program import Program
 from autopar.regions import outlined
 from autopar.structure import take_apart
 
-__all__ = ["SEEDS", "Step", "compare", "eager_step", "one_step", "program_step"]
+__all__ = ["SEEDS", "Step", "compare", "eager_forward", "eager_step", "one_step", "program_step"]
 
 SEEDS = (20_230, 20_231)
 RELATIVE_TOLERANCE = 1e-4
@@ -39,7 +41,7 @@ class Step:
         outputs: its leaves, detached.
         differentiable: for each leaf, whether it requires a gradient.
         inputs: the input tensors after the step.
-        gradients: by parameter; None where there is no path.
+        gradients: by parameter, and by input where one requires a gradient; None where there is no path.
         arrivals: parameters in the order in which backward completed their gradients.
         failure: what backward raised instead of giving gradients; empty where it did not.
         buffers: by name.
@@ -69,27 +71,34 @@ def eager_step(model: nn.Module, call: Call, state: ModelState, *, seed: int = S
     Raises:
         Exception: what its forward raises, unchanged.
     """
-    own = vars(model).get("forward")
+    return one_step(call, state, eager_forward(model, call), seed=seed, backward=backward)
+
+
+def eager_forward(model: nn.Module, call: Call) -> Callable[[Sequence[torch.Tensor]], Any]:
+    """Runs the user's model as it is on the tensors of a call."""
+    own = vars(model).get("forward") or MethodType(compat.original_class(model).forward, model)
 
     def forward(inputs: Sequence[torch.Tensor]) -> Any:
         args, kwargs = call.fill(inputs)
-        if own is not None:
-            return own(*args, **kwargs)
-        return compat.original_class(model).forward(model, *args, **kwargs)
+        return own(*args, **kwargs)
 
-    return one_step(call, state, forward, seed=seed, backward=backward)
+    return forward
 
 
 def program_step(
     program: Program, call: Call, state: ModelState, *, seed: int = SEEDS[0], backward: bool = True
 ) -> Step:
-    """The same step of a captured program."""
-    run = compat.compiled_forward(outlined(program).graph_module)
-
-    def forward(inputs: Sequence[torch.Tensor]) -> Any:
-        return program.signature.unflatten(run(*inputs))
-
+    """The same step of a captured program, with its islands in place."""
+    program = outlined(program)
+    forward = around(stand_ins(program), _forward_of(program, call))
     return one_step(call, state, forward, seed=seed, backward=backward)
+
+
+def _forward_of(program: Program, call: Call) -> Callable[[Sequence[torch.Tensor]], Any]:
+    if program.signature.out_spec is None:
+        return eager_forward(program.model, call)
+    run, unflatten = compat.compiled_forward(program.graph_module), program.signature.unflatten
+    return lambda inputs: unflatten(run(*inputs))
 
 
 def compare(eager: Step, captured: Step) -> str | None:
@@ -147,10 +156,11 @@ def one_step(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             inputs = fresh(call.tensors)
+            given = {f"input {index}": tensor for index, tensor in enumerate(inputs) if tensor.requires_grad}
             started = time.perf_counter()
             outputs, structure = take_apart(forward(inputs))
             random = RandomStreams()
-            gradients, arrivals, failure = _gradients(outputs if backward else [], state.trainable)
+            gradients, arrivals, failure = _gradients(outputs if backward else [], state.trainable, given)
             seconds = time.perf_counter() - started
         buffers = {name: buffer.detach().clone() for name, buffer in state.buffers()}
         differentiable = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in outputs]
@@ -176,25 +186,30 @@ def one_step(
 
 
 def _gradients(
-    outputs: Sequence[Any], trainable: Mapping[str, nn.Parameter]
+    outputs: Sequence[Any], trainable: Mapping[str, nn.Parameter], given: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor | None], tuple[str, ...], str]:
-    """Every parameter's gradient, their order, and what backward raised if it did: that is no reason to stop here."""
-    nothing: dict[str, torch.Tensor | None] = dict.fromkeys(trainable)
+    """Every gradient, the order of the parameters', and what backward raised if it did: no reason to stop here."""
+    wanted: dict[str, torch.Tensor] = {**trainable, **given}
+    nothing: dict[str, torch.Tensor | None] = dict.fromkeys(wanted)
     loss = _loss(outputs)
-    if loss is None or not trainable:
+    if loss is None or not wanted:
         return nothing, (), ""
-    parameters = list(trainable.values())
     seen: dict[str, None] = {}
-    differentiate = _through_grad if _checkpoints_reentrantly(loss) else _beside_grad
+    reentrant = _checkpoints_reentrantly(loss)
+    if reentrant:
+        wanted = dict(trainable)
     hooks = [parameter.register_hook(_noting(name, seen)) for name, parameter in trainable.items()]
     try:
-        found = differentiate(loss, parameters)
+        if reentrant:
+            found = _through_grad(loss, list(trainable.values()))
+        else:
+            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     except Exception as error:
         return nothing, (), type(error).__name__
     finally:
         for hook in hooks:
             hook.remove()
-    return dict(zip(trainable, found, strict=True)), tuple(seen), ""
+    return nothing | dict(zip(wanted, found, strict=True)), tuple(seen), ""
 
 
 def _noting(name: str, seen: dict[str, None]) -> Callable[[torch.Tensor], None]:
@@ -222,10 +237,6 @@ def _loss(outputs: Sequence[Any]) -> torch.Tensor | None:
         term = (term.real + term.imag) if term.is_complex() else term
         total = term.double().cpu() if total is None else total + term.double().cpu()
     return total
-
-
-def _beside_grad(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[torch.Tensor | None]:
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def _through_grad(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[torch.Tensor | None]:

@@ -58,6 +58,8 @@ class Pass(Protocol):
         name: as it is written in a pipeline, such as ``"ddp-sync"``.
         requires: facts that must be established before it runs, such as ``{"shapes"}``.
         provides: facts that hold after it.
+        on_islands: where it is there and true, the pass runs over each island of the program as well
+            (``Program.islands``); without it they stay as they are.
     """
 
     name: str

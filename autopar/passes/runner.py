@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from torch import fx
 
+from autopar.capture.island_remarks import beneath
 from autopar.collector import without_collector
 from autopar.errors import AutoparError, PassError, UnknownNameError
 from autopar.passes.base import Pass, PassContext, PassResult
@@ -60,6 +61,8 @@ def run_pipeline(
         with _telling(told, one):
             result = _run(one, program, ctx)
         program = _taken_over(one, result, graph, known)
+        with _telling(told, one):
+            program = _over_islands(one, program, ctx)
         for observer in reversed(told):
             observer.after_pass(one, program, result)
         with _telling(told, one):
@@ -69,7 +72,7 @@ def run_pipeline(
         changed.append(result.changed)
         if one.name == stop_after:
             break
-    program.graph_module.recompile()  # what it had been compiled to, if it had, holds no more
+    _recompile(program)
     rows = zip(names, timing.seconds, changed, counters.sizes, counters.counted, strict=False)
     records = [
         PassRecord(name=name, seconds=seconds, changed=change, nodes_before=before, nodes_after=after, counters=counted)
@@ -122,3 +125,26 @@ def _taken_over(one: Pass, result: PassResult, graph: fx.Graph, known: Collectio
         if node not in known and node.name not in names and info(node).created_by == "capture":
             annotate(node, created_by=one.name)
     return program
+
+
+def _over_islands(one: Pass, program: Program, ctx: PassContext) -> Program:
+    """The program with the pass applied to its islands, where it is a pass for them, and what it could not do there."""
+    if not program.islands or not getattr(one, "on_islands", False):
+        return program
+    said = {path: len(island.program.remarks) for path, island in program.islands.items()}
+
+    def run(island: Program) -> Program:
+        graph, known = island.graph, set(island.graph.nodes)
+        return _over_islands(one, _taken_over(one, _run(one, island, ctx), graph, known), ctx)
+
+    program = program.with_islands(run)
+    for path, island in program.islands.items():
+        program.remarks.extend(beneath(path, island.program.remarks[said[path] :]))
+    return program
+
+
+def _recompile(program: Program) -> None:
+    """Says that what the graphs had been compiled to, if they had, holds no more."""
+    program.graph_module.recompile()
+    for island in program.islands.values():
+        _recompile(island.program)

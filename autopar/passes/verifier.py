@@ -17,7 +17,7 @@ Rule = Callable[[Program], Iterator[str]]
 
 
 def verify(program: Program, *, after: str) -> None:
-    """Applies every rule.
+    """Applies every rule, to the islands as well.
 
     Raises:
         InvalidProgramError: naming the pass, the rule and every offending node or parameter.
@@ -29,6 +29,8 @@ def verify(program: Program, *, after: str) -> None:
                 f"After pass {after!r} the program of {program.name} breaks the rule {name!r}: {'; '.join(broken)}.",
                 mend=f"This is a defect of the pass {after!r}: leave it out with --passes, and report it.",
             )
+    for island in program.islands.values():
+        verify(island.program, after=after)
 
 
 RULES: dict[str, Rule] = {

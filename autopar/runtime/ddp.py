@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from autopar import compat, ops
 from autopar.compilation import Compilation
 from autopar.errors import RuntimeStateError
+from autopar.islands import around, stand_ins
 from autopar.partitioner.plan import LocalParameter, Plan
 from autopar.partitioner.rates import Rates
 from autopar.program import Program
@@ -138,12 +139,13 @@ class DDPExecutor:
     def prepare(self, program: Program) -> Runnable:
         """A callable that runs the program and lets the engine see its outputs."""
         assert program.plan is not None, "a lowered program has a plan"
+        islands = stand_ins(program, _reads_lifted)
         if program.signature.out_spec is None:
             if self.world_size > 1:
                 self._start_engine(program.plan)
-            return self.eager(_calls_model(self.model))
+            return self.eager(around(islands, _calls_model(self.model)))
         slots, signature = StateSlots(self.model, program.lifted), program.signature
-        forward = compat.compiled_forward(program.graph_module)
+        forward = around(islands, compat.compiled_forward(program.graph_module))
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
         if self.world_size == 1:
             return lambda args, kwargs: unflatten(forward(*read(), *flatten(args, kwargs)))
@@ -278,6 +280,10 @@ def _alarm(local: LocalParameter) -> Callable[[torch.Tensor], None]:
         )
 
     return refuse
+
+
+def _reads_lifted(model: nn.Module, names: Sequence[str]) -> Callable[[], Sequence[torch.Tensor]]:
+    return StateSlots(model, names).read
 
 
 def _calls_model(model: nn.Module) -> Runnable:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from autopar.capture import ladder
+from autopar.capture import climb
 from autopar.capture.ladder import capture
 from autopar.capture.symbolic import Recording
 from autopar.errors import ModelError
@@ -149,7 +149,7 @@ def test_right_graph_passes() -> None:
 
 def test_gate_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model runs once then, to be recorded."""
-    monkeypatch.setattr(ladder, "eager_step", lambda *args: pytest.fail("a step was run"))
+    monkeypatch.setattr(climb, "eager_step", lambda *args: pytest.fail("a step was run"))
     assert capture(Whole(), (x(),), gate=False).front_end == "symbolic"
 
 

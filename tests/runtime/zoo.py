@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from tests.capture.islands import Model, Nested
+
 __all__ = ["ZOO", "Entry"]
 
 
@@ -305,6 +307,7 @@ ZOO: dict[str, Entry] = {
     ),
     "opaque_submodule": Entry(build=WithGate, batch=_rows),
     "opaque_whole": Entry(build=WholeOpaque, batch=_rows),
+    "islands": Entry(build=lambda: Model(Nested()), batch=lambda: (torch.randn(5, 4),)),
     "lstm": Entry(build=LSTMTagger, batch=lambda: (torch.randn(2, 4, 6),)),
     "attention": Entry(build=Attention, batch=lambda: (torch.randn(2, 4, 6),)),
     "mixed_dtypes": Entry(build=MixedDtypes, batch=_rows),

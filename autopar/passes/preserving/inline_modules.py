@@ -48,6 +48,7 @@ class InlineModules:
     name: ClassVar[str] = "inline-modules"
     requires: ClassVar[frozenset[str]] = frozenset({"captured"})
     provides: ClassVar[frozenset[str]] = frozenset({"inlined"})
+    on_islands: ClassVar[bool] = True
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Opens every call that can be opened."""

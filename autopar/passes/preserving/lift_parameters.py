@@ -26,6 +26,7 @@ class LiftParameters:
     name: ClassVar[str] = "lift-parameters"
     requires: ClassVar[frozenset[str]] = frozenset({"captured"})
     provides: ClassVar[frozenset[str]] = frozenset({"lifted"})
+    on_islands: ClassVar[bool] = True
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Lifts; ``program.lifted`` names what the first inputs are."""

@@ -70,7 +70,9 @@ class Replicate:
             ModelError: the model is not on the first device, or cannot be split exactly.
             PlanError: the context's plan was made for another model.
         """
+        program, left_out = _without_islands(program)
         program, unsplittable = _for_any_size(program)
+        unsplittable = (*unsplittable, *left_out)
         wanted = self.replicas or (ctx.replicas if ctx.replicas > 1 else None)
         named = self.devices.split(",") if self.devices else None
         count, devices = replica_devices(program.model, replicas=wanted, devices=named)
@@ -126,6 +128,15 @@ class Replicate:
         shared = shared_inputs(program.example, dim=self.dim)
         everything: list[Combine] = ["concat" for _ in range(_output_count(program))]
         return Split(shared=shared, combine=tuple(everything))
+
+
+def _without_islands(program: Program) -> tuple[Program, tuple[Remark, ...]]:
+    """A replica is made of copies of the modules, which the graphs of islands do not know."""
+    if not program.islands:
+        return program, ()
+    message = f"Each replica runs its opaque calls without the {len(program.islands)} graphs inside of them."
+    remark = Remark(kind="analysis", stage="replicate", message=message)
+    return dataclasses.replace(program, islands={}), (remark,)
 
 
 def _for_any_size(program: Program) -> tuple[Program, tuple[Remark, ...]]:

@@ -32,6 +32,7 @@ class Shapes:
     name: ClassVar[str] = "shapes"
     requires: ClassVar[frozenset[str]] = frozenset({"captured"})
     provides: ClassVar[frozenset[str]] = frozenset({"shapes"})
+    on_islands: ClassVar[bool] = True
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Annotates; the graph stays as it is."""

@@ -1,8 +1,9 @@
-"""Which calls a compiled program is exact for."""
+"""Which calls a captured program is exact for: what it can be pinned to, and whether a call is of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import enum
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,21 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.capture.inputs import is_constant
 from autopar.program import Program
-from autopar.runtime.executor import Runnable
 
-__all__ = ["Entry", "Facts", "call_key"]
+__all__ = ["Entry", "Facts", "call_key", "flags", "is_constant"]
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, enum.Enum, slice)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a value can be pinned: it compares by value and holds no tensor."""
+    return isinstance(value, _PLAIN) or value is Ellipsis
+
+
+def flags(modes: Mapping[str, bool]) -> dict[tuple[str, str], bool]:
+    """Train/eval flags by path of the module, as ``Facts`` takes them."""
+    return {(path, "training"): flag for path, flag in modes.items()}
 
 
 class Facts:
@@ -47,7 +58,7 @@ class Entry:
 
     key: Any
     facts: Facts
-    run: Runnable
+    run: Callable[[tuple[Any, ...], dict[str, Any]], Any]
     captured: Program | None = None
 
     def fits(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:
