@@ -61,11 +61,12 @@ parity: $(READY) ## torch's own DDP tests on the drop-in, 2 and 3 ranks; writes 
 zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
 	@$(RUN) -W ignore -m tests.zoo $(ARGS)
 
-docs: $(READY) ## the pictures in docs/pictures, made anew by the tool itself
+docs: $(READY) ## what pages show of the tool's output, and their pictures, made anew by the tool itself
 	@for name in gpt resnet; do \
 	  $(RUN) -m autopar transform examples/$$name.py --world-size 4 -o build/docs/$$name >/dev/null && \
 	  cp build/docs/$$name/plan.svg docs/pictures/$$name-plan.svg && \
 	  cp build/docs/$$name/graph.svg docs/pictures/$$name-graph.svg || exit 1; done
+	@$(RUN) docs/generate.py docs/tutorial.md docs/how-it-works.md
 	@echo "docs/pictures: $$(ls docs/pictures | tr '\n' ' ')"
 
 clean: ## remove .venv, caches and build output

@@ -9,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from autopar.cli.options import debug_option, json_option
+from autopar.cli.pass_options import plugin_option
 from autopar.cli.terminal import results
 from autopar.errors import AutoparError
 
@@ -17,6 +18,7 @@ __all__ = ["passes"]
 
 @click.command()
 @click.argument("name", required=False)
+@plugin_option
 @json_option
 @debug_option
 def passes(name: str | None, as_json: bool) -> None:

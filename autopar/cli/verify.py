@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
+from autopar.cli.pass_options import plugin_option
 from autopar.cli.terminal import note, results
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["verify"]
 @click.command()
 @click.argument("file", metavar="FILE[:NAME]")
 @compile_options
+@plugin_option
 @click.option("--nproc", type=int, default=2, show_default=True, metavar="N", help="Ranks, or replicas.")
 @click.option("--steps", type=int, default=5, show_default=True, metavar="N", help="Training steps to compare.")
 @click.option("--optimizer", default="adamw", show_default=True, metavar="NAME", help="adamw, sgd, adam, rmsprop, ...")

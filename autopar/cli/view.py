@@ -9,6 +9,7 @@ import rich_click as click
 
 from autopar.cli.formats import FORMATS, rendered
 from autopar.cli.options import compile_options, debug_option, rate_option, read_options, with_rates, world_size_option
+from autopar.cli.pass_options import plugin_option
 from autopar.cli.runs import read_run
 from autopar.cli.terminal import results
 from autopar.errors import UsageError
@@ -31,6 +32,7 @@ __all__ = ["view"]
 @click.option("--before", is_flag=True, help="The graph as it was captured (table, dot and graph-svg).")
 @click.option("--trace", metavar="DIR", help="Show what `autopar run --trace DIR` measured (html, trace).")
 @compile_options
+@plugin_option
 @world_size_option
 @rate_option
 @debug_option

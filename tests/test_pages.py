@@ -1,0 +1,49 @@
+"""Pages that show what the tool prints are right: made anew, they are the same, pictures included."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autopar.passes.registry import passes
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def generate() -> Callable[[str], tuple[str, dict[str, str]]]:
+    """The function of ``docs/generate.py``, which is no part of a package."""
+    function: Callable[[str], tuple[str, dict[str, str]]] = runpy.run_path(str(DOCS / "generate.py"))["generate"]
+    return function
+
+
+@pytest.fixture
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plug-ins of the pages are known while a page is made only."""
+    monkeypatch.setenv("AUTOPAR_PLUGINS", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    passes.remove("inplace-relu")
+    sys.modules.pop("autopar_plugin_inplace_relu", None)
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize("page", ["tutorial.md", "how-it-works.md"])
+def test_page_is_what_the_tool_prints(page: str) -> None:
+    """`make docs` mends it where it is not."""
+    shown = (DOCS / page).read_text(encoding="utf-8")
+    made, pictures = generate()(shown)
+    assert made == shown
+    for name, picture in pictures.items():
+        assert (DOCS / "pictures" / name).read_text(encoding="utf-8") == picture
+    assert "autopar: error" not in made
+    assert "Traceback" not in made
+
+
+def test_page_that_is_out_of_date_is_noticed() -> None:
+    """A listing that says something else is replaced."""
+    old = "<!-- file a.py -->\n```python\nprint(3)\n```\n\n<!-- run -->\n```console\n$ python a.py\n2\n```\n"
+    assert generate()(old) == (old.replace("2\n```", "3\n```"), {})
