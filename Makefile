@@ -14,6 +14,7 @@ DRAWS ?= 5000
 
 VENV := .venv
 READY := $(VENV)/.ready
+TRAINERS := $(VENV)/.trainers
 RUN := $(VENV)/bin/python
 
 # A checkout has its own .venv; what the calling shell has set up must not leak into it.
@@ -21,11 +22,11 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format fuzz faults bench parity zoo docs clean
+.PHONY: help demo test lint types format fuzz faults bench parity zoo integrations docs clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## train on handwritten digits: one process, 2 DDP processes, data_parallel
 	@$(RUN) examples/digits_demo.py $(ARGS)
@@ -61,6 +62,9 @@ parity: $(READY) ## torch's own DDP tests on the drop-in, 2 and 3 ranks; writes 
 zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
 	@$(RUN) -W ignore -m tests.zoo $(ARGS)
 
+integrations: $(TRAINERS) ## trainers of other libraries on the drop-in, bit for bit against DDP
+	@$(RUN) -m pytest -q tests/integrations $(PYTEST)
+
 docs: $(READY) ## what pages show of the tool's output, and their pictures, made anew by the tool itself
 	@for name in gpt resnet; do \
 	  $(RUN) -m autopar transform examples/$$name.py --world-size 4 -o build/docs/$$name >/dev/null && \
@@ -80,4 +84,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) -c '' 2>/dev/null || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing autopar and its tools into $(VENV) (torch takes a few minutes the first time)"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,examples,zoo]' </dev/null
+	@touch $@
+
+$(TRAINERS): $(READY)
+	@echo "Installing accelerate and lightning into $(VENV)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[integrations]' </dev/null
 	@touch $@

@@ -95,8 +95,8 @@ class Attachment:
         finally:
             executor.synchronise = before
 
-    def compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
-        """Captures this call, rewrites it and prepares it to run."""
+    def compile(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, capture: str | None = None) -> Entry:
+        """Captures this call, rewrites it and prepares it to run; ``capture`` is for this call alone."""
         model, executor = self.model, self.start()
         assert model is not None
         if self.printed is not None:
@@ -116,7 +116,7 @@ class Attachment:
                     rates=rates,
                     captured=captured,
                     gate=self.gate,
-                    capture=self.capture,
+                    capture=capture or self.capture,
                 )
 
         if self.compilation is None:
@@ -162,6 +162,20 @@ class Attachment:
             if captured is not None and entry.confirm(captured, args, kwargs):
                 return entry.run(args, kwargs)
         return self.compile(args, kwargs).run(args, kwargs)
+
+    def run_as(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs what stands for the module's forward for now; hooks gather the gradients, whatever it uses."""
+        model = self.model
+        assert model is not None
+        if self._guard is not None and not self._guard.holds() and not _stands_aside(model):
+            self.invalidate()
+        if not torch.is_grad_enabled() or _stands_aside(model):
+            return forward(*args, **kwargs)
+        if self.compilation is None:
+            # A call that no pass can repeat: this forward may log, or step an optimizer.
+            self.compile((forward,), {}, capture="opaque")
+        assert self.executor is not None
+        return self.executor.eager(lambda args, kwargs: forward(*args, **kwargs))(args, kwargs)
 
     def invalidate(self) -> None:
         """Forgets what was compiled: the module was moved, or its parameters changed."""

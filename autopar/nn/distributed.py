@@ -18,11 +18,11 @@ from autopar.attach import Attachment
 from autopar.nn.arguments import buffers_to_sync, check_parameters, device_index, pick_group
 from autopar.nn.comm_hooks import builtin_hook, check_hook
 from autopar.nn.graph_checks import GraphChecks
-from autopar.nn.ignored import data_parallel_params, ignored_names, set_ignored
+from autopar.nn.ignored import ignored_names
 from autopar.nn.inner_call import call_inside, moved
 from autopar.nn.joining import JoinsUnevenInputs
-from autopar.nn.logging_data import logging_data
 from autopar.nn.mixed_precision import LowPrecision
+from autopar.nn.torch_internals import TorchInternals
 from autopar.partitioner.plan import Plan
 from autopar.runtime.comm_hook import CommHook
 from autopar.strategies.ddp import DDP
@@ -32,7 +32,7 @@ __all__ = ["DistributedDataParallel"]
 _MIB = 1024 * 1024
 
 
-class DistributedDataParallel(nn.Module, JoinsUnevenInputs):
+class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
     """Wraps a module so that its gradients are averaged over the ranks in backward.
 
     Takes torch's arguments. The wrapped module stays as it is, under ``.module``; state dicts have
@@ -243,15 +243,6 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs):
             self._attachment.invalidate()
 
     # torch's other methods ------------------------------------------------------------------
-
-    _set_params_and_buffers_to_ignore_for_model = staticmethod(set_ignored)
-
-    @staticmethod
-    def _get_data_parallel_params(module: nn.Module, named_params: bool = False) -> Iterator[Any]:
-        return data_parallel_params(module, named_params)
-
-    def _get_ddp_logging_data(self) -> dict[str, Any]:
-        return logging_data(self)
 
     def _set_static_graph(self) -> None:
         with self._recorded():

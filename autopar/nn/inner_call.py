@@ -14,12 +14,18 @@ __all__ = ["call_inside", "moved"]
 
 
 def call_inside(module: nn.Module, attachment: Attachment, inputs: Any, kwargs: Any) -> Any:
-    """What ``module(*inputs, **kwargs)`` gives when the attachment runs its forward."""
+    """What ``module(*inputs, **kwargs)`` gives when the attachment runs its forward.
+
+    Where the module has a forward of its own, as trainers give it to lead their methods through the
+    wrapper or to put autocast around it, that one runs.
+    """
+    own = vars(module)
+    if "forward" in own:
+        return attachment.run_as(module, inputs, kwargs)
     if not compat.has_module_hooks(module):
         return attachment.run(inputs, kwargs)
-    # The module's own hooks run around its forward; while they do, its forward is ours.
-    own = vars(module)
 
+    # The module's own hooks run around its forward; while they do, its forward is ours.
     def once(*inputs: Any, **kwargs: Any) -> Any:
         own.pop("forward", None)
         return attachment.run(inputs, kwargs)

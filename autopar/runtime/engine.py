@@ -100,12 +100,18 @@ class BucketEngine:
             return
         for output in outputs:
             if isinstance(output, torch.Tensor) and output.requires_grad:
-                output.register_hook(self._on_output)
+                output.register_hook(lambda gradient: self._begin_backward())
 
     def hook_everything(self) -> None:
         """Serves all buckets through hooks as well, for forwards that run without a program."""
         for bucket in self.buckets:
             self._hook(bucket)
+
+    def synchronise_next(self) -> None:
+        """Makes the next backward a synchronised one although its forwards were not to be."""
+        if not self._synced_forward:
+            self.hook_everything()  # their graphs have no nodes that fill a bucket
+            self._synced_forward = True
 
     def divide_by(self, count: int) -> None:
         """Makes the gradients of the next backwards sums divided by ``count``; hooks divide by themselves."""
@@ -138,9 +144,6 @@ class BucketEngine:
         self._hooked.clear()
 
     # backward --------------------------------------------------------------------------------
-
-    def _on_output(self, gradient: torch.Tensor) -> None:
-        self._begin_backward()
 
     def _begin_backward(self) -> None:
         # torch.autograd.grad() fills no .grad: there is nothing to finish at its end then.

@@ -29,7 +29,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import errors
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from autopar.scripts import cuda_redirect, entry
+from autopar.scripts import cuda_redirect, entry, patching
 from autopar.scripts.error_file import ErrorFile, has_lost_a_rank, place_of, what_of
 from autopar.scripts.patching import Patches, replace_wrappers
 
@@ -37,7 +37,7 @@ __all__ = ["main", "replacements"]
 
 # Settings for processes that the script spawns: [script, replace, device].
 _SETTINGS = "AUTOPAR_LAUNCHED"
-_OWN_FILES = (__file__, cuda_redirect.__file__, entry.__file__, errors.__file__)
+_OWN_FILES = (__file__, cuda_redirect.__file__, entry.__file__, errors.__file__, patching.__file__)
 
 
 def main(arguments: list[str] | None = None) -> None:
