@@ -35,6 +35,7 @@ __all__ = [
     "checkpoint_patch",
     "checkpoint_records",
     "compiled_forward",
+    "functional_collectives",
     "gloo_backend",
     "graph_module",
     "group_timeout",
@@ -43,6 +44,7 @@ __all__ = [
     "has_module_hooks",
     "is_grad_region",
     "is_parametrized",
+    "lacks_compiler",
     "module_hooks",
     "on_backward_end",
     "original_class",
@@ -97,6 +99,11 @@ def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
 def version(tensor: torch.Tensor) -> int:
     """How often the tensor was written to in place; inference tensors do not count."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def lacks_compiler(error: BaseException) -> bool:
+    """Whether ``torch.compile`` failed because there is no C++ compiler (2.11-2.13: ``InvalidCxxCompiler``)."""
+    return "InvalidCxxCompiler" in f"{type(error).__name__} {error}"
 
 
 def ambient_modes() -> tuple[Any, ...]:
@@ -155,6 +162,11 @@ def group_timeout(group: Any) -> float | None:
 def gloo_backend(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     """A gloo backend without a process group around it (2.11-2.13: ``ProcessGroupGloo``)."""
     return torch.distributed.ProcessGroupGloo(store, rank, size, timeout=timeout)
+
+
+def functional_collectives() -> Any:
+    """The module of collectives that are operations, which compilers see (2.11-2.13)."""
+    return importlib.import_module("torch.distributed._functional_collectives")
 
 
 def prefix_store(prefix: str, store: Any) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 
 from autopar.errors import LaunchError, OptionError
 from autopar.runtime.agreement import exchange
 from autopar.runtime.collectives import Collectives, TorchCollectives
 from autopar.runtime.collectives import Work as AnyWork
 from autopar.runtime.group import Group
-from autopar.shm import Communicator, Work, connect
+from autopar.shm import NAME, Communicator, Work, connect
 
-__all__ = ["SharedMemoryCollectives", "start_collectives"]
+__all__ = ["SharedMemoryCollectives", "shared_memory_group", "start_collectives"]
 
 _VARIABLE = "AUTOPAR_BACKEND"
 _HEADROOM = 1.25  # of the gradients' bytes: buffers of modules, alignment, a bucket that is made anew
@@ -58,6 +60,14 @@ def start_collectives(group: Group, backend: str, *, device: torch.device, nbyte
     if group.rank == 0:
         warnings.warn(f"Gradients travel over {group}, not through shared memory: {found}.", stacklevel=2)
     return torchs
+
+
+def shared_memory_group(group: Group) -> dist.ProcessGroup:
+    """A process group of the same ranks through shared memory, for collectives inside graphs; called on all of them."""
+    ranks = dist.get_process_group_ranks(group.handle)
+    timeout = timedelta(seconds=group.timeout)
+    made: dist.ProcessGroup = dist.new_group(ranks, timeout=timeout, backend=NAME, use_local_synchronization=True)
+    return made
 
 
 class SharedMemoryCollectives:

@@ -19,7 +19,7 @@ from autopar.partitioner.rates import Rates
 from autopar.program import Program
 from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
-from autopar.runtime.backends import start_collectives
+from autopar.runtime.backends import shared_memory_group, start_collectives
 from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.buffers import BufferBroadcast
 from autopar.runtime.collectives import Collectives
@@ -55,6 +55,7 @@ class DDPExecutor:
         dynamic: graphs may differ from call to call and from rank to rank.
         all_buffers: keep those equal, too, that forward only reads.
         measure: find out how fast the ranks compute and send before the plan is solved.
+        compile: settings of ``torch.compile``, under which programs run then; None runs them as they are.
 
     Attributes:
         at_backward_end: called after each synchronised backward with the names of the parameters that
@@ -86,10 +87,11 @@ class DDPExecutor:
         dynamic: bool = False,
         all_buffers: bool = False,
         measure: bool = False,
+        compile: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
-        self.all_buffers, self.measure = all_buffers, measure
+        self.all_buffers, self.measure, self.compile = all_buffers, measure, compile
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
         self.buffer_source = 0
@@ -103,6 +105,7 @@ class DDPExecutor:
         self.engine: BucketEngine | None = None
         self.collectives: Collectives | None = None
         self._alarms: list[RemovableHandle] = []
+        self._in_graph: dist.ProcessGroup | None = None
         self.buffers: BufferBroadcast | None = None
         if init_sync and self.world_size > 1:
             own = self.ignore if init_sync_buffers else self.ignore | {name for name, _ in model.named_buffers()}
@@ -139,6 +142,8 @@ class DDPExecutor:
     def prepare(self, program: Program) -> Runnable:
         """A callable that runs the program and lets the engine see its outputs."""
         assert program.plan is not None, "a lowered program has a plan"
+        if self.compile is not None:
+            return self._prepare_compiled(program, self.compile)
         islands = stand_ins(program, _reads_lifted)
         if program.signature.out_spec is None:
             if self.world_size > 1:
@@ -160,6 +165,40 @@ class DDPExecutor:
             return unflatten(outputs)
 
         return run
+
+    def _prepare_compiled(self, program: Program, settings: Mapping[str, Any]) -> Runnable:
+        from autopar.runtime.compiled import CompiledProgram, compile_function  # what only compilers need
+
+        assert program.plan is not None
+        engine = self._start_engine(program.plan) if self.world_size > 1 else None
+        if program.signature.out_spec is None:
+            return self.eager(compile_function(_calls_model(self.model), settings=settings, fullgraph=False))
+        compiled = CompiledProgram(program, self._compiled_group(), settings)
+        slots, signature = StateSlots(self.model, program.lifted), program.signature
+        flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
+        if engine is None:
+            return lambda args, kwargs: unflatten(compiled.local(*read(), *flatten(args, kwargs)))
+        possible = compiled.carries and self.comm_hook is None
+
+        def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            leaves = flatten(args, kwargs)
+            # Local gradients of earlier backwards belong into the mean, so they wait for the end of this one.
+            carried = possible and self.synchronise and not engine.pending and self.divisor is None
+            self._begin(engine, carried=carried)
+            outputs = (compiled.synced if carried else compiled.local)(*read(), *leaves)
+            self._end(engine, outputs)
+            return unflatten(outputs)
+
+        return run
+
+    def _compiled_group(self) -> dist.ProcessGroup | None:
+        """The ranks for collectives inside a graph; through shared memory where the others go there."""
+        if self.world_size == 1:
+            return None
+        if self._in_graph is None:
+            shared = self.collectives is not None and self.collectives.shares_memory
+            self._in_graph = shared_memory_group(self.group) if shared else self.group.handle
+        return self._in_graph
 
     def follow(self, plan: Plan, forward: Runnable) -> Runnable:
         """A callable that runs ``forward``, whose ``ops.sync_gradients`` calls name the plan's buckets."""
@@ -194,6 +233,8 @@ class DDPExecutor:
             self.engine.close()
         if self.collectives is not None:
             self.collectives.close()
+        if self._in_graph is not None and self._in_graph is not self.group.handle and dist.is_initialized():
+            dist.destroy_process_group(self._in_graph)
 
     def _start_engine(self, plan: Plan) -> BucketEngine:
         """The engine of this model; made for the first program, kept for the next ones."""
@@ -258,12 +299,12 @@ class DDPExecutor:
             if self.buffers is not None:
                 self.buffers.source = self.buffer_source
 
-    def _begin(self, engine: BucketEngine) -> None:
+    def _begin(self, engine: BucketEngine, *, carried: bool = False) -> None:
         if self.buffers is not None:
             self.buffers.wait()
         engine.enabled = self.synchronise
         self._follow_uneven(engine)
-        engine.begin_forward()
+        engine.begin_forward(carried=carried)
 
     def _end(self, engine: BucketEngine, outputs: Any) -> None:
         engine.watch(outputs)

@@ -41,6 +41,7 @@ class BucketEngine:
         steps: backwards finished so far, for messages.
         before_backward: called at the start of each synchronised backward.
         after_backward: called at the end of each synchronised backward, in this order.
+        pending: whether backwards have been run whose gradients no other rank knows of (``no_sync``).
         usage: told which parameters got gradients; None where nobody asks.
         times: when the buckets of the last steps travelled.
     """
@@ -55,6 +56,7 @@ class BucketEngine:
         self.plan, self.collectives, self.comm_hook = plan, collectives, comm_hook
         self.enabled = True
         self.steps = 0
+        self.pending = False
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: list[Callable[[], None]] = []
         self.usage: ParameterUsage | None = None
@@ -69,6 +71,7 @@ class BucketEngine:
         self._active = False
         self._forwards = 0
         self._synced_forward = True
+        self._carried: frozenset[int] = frozenset()
         self._works: list[list[Work]] = []  # a list for each bucket sent so far
         self._fired: dict[int, int] = {}
         # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
@@ -79,10 +82,20 @@ class BucketEngine:
 
     # forward ---------------------------------------------------------------------------------
 
-    def begin_forward(self) -> None:
-        """Says that a forward starts whose backward is to be synchronised (or, disabled, is not)."""
+    def begin_forward(self, *, carried: bool = False) -> None:
+        """Says that a forward starts whose backward is to be synchronised (or, disabled, is not).
+
+        Args:
+            carried: the program itself reduces the buckets of the graph route. Where every forward
+                of a backward does so, nothing is sent for them.
+        """
         if self._active and compat.graph_task() == -1:
             self._abandon()
+        if not carried:
+            self._carried = frozenset()
+        elif self._forwards == 0:
+            self._carried = frozenset(b.spec.index for b in self.buckets if b.spec.route == "graph")
+        self.pending |= not self.enabled
         self._synced_forward = self.enabled
         self._forwards += 1
         self.times.begin()
@@ -166,6 +179,7 @@ class BucketEngine:
         self._active = True
         self._task = compat.graph_task()
         compat.on_backward_end(self._finish)
+        self._loaded |= dict.fromkeys(self._carried)
         if self.before_backward is not None:
             self.before_backward()
 
@@ -209,7 +223,7 @@ class BucketEngine:
         index = bucket.spec.index
 
         def note(parameter: torch.Tensor) -> None:
-            if not self._synced_forward:
+            if not self._synced_forward or index in self._carried:
                 return
             if not self._active:
                 self._activate()
@@ -245,6 +259,8 @@ class BucketEngine:
             self._works.append(self._send(self.buckets[len(self._works)]))
 
     def _send(self, bucket: AnyBucket) -> list[Work]:
+        if bucket.spec.index in self._carried:
+            return []
         if self.comm_hook is not None:
             return [self.comm_hook.send(bucket, is_last=bucket is self.buckets[-1])]
         label, scale = self._label(bucket), bucket.message_scale
@@ -262,10 +278,11 @@ class BucketEngine:
             local = self._loaded[bucket.spec.index]
             if local is not None:
                 bucket.store(local)
-            elif bucket.missing:
+            elif bucket.missing and bucket.spec.index not in self._carried:
                 bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
             bucket.release()
         self.steps += 1
+        self.pending = False
         self._reset()
         for callback in self.after_backward:
             callback()

@@ -128,9 +128,9 @@ class TracingEngine(BucketEngine):
         self._marks: dict[int, dict[str, Any]] = {}
         self._on_the_way: list[_TimedWork] = []
 
-    def begin_forward(self) -> None:
+    def begin_forward(self, *, carried: bool = False) -> None:
         """Starts the clock of a step."""
-        super().begin_forward()
+        super().begin_forward(carried=carried)
         self._step, self._marks = {"number": self.steps, "forward": [self._now()]}, {}
         self._on_the_way = []
 

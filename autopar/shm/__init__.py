@@ -5,9 +5,9 @@ What may not: anything about models, gradients or plans.
 """
 
 from autopar.shm.communicator import Communicator, Work
-from autopar.shm.process_group import register
+from autopar.shm.process_group import NAME, register
 from autopar.shm.rendezvous import Exchange, connect
 
-__all__ = ["Communicator", "Exchange", "Work", "connect"]
+__all__ = ["NAME", "Communicator", "Exchange", "Work", "connect"]
 
 register()

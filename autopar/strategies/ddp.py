@@ -46,6 +46,8 @@ class DDP:
         dynamic: the forward may use other parameters at another call or on another rank, so that those
             which the first call leaves out get a place in a bucket, too.
         all_buffers: keep those buffers equal, too, that forward only reads but the script may change.
+        compile: run under ``torch.compile``, with the all-reduces inside the graph; a mapping holds
+            keyword arguments for it, such as ``{"mode": "max-autotune"}``.
     """
 
     bucket_cap_mb: float | None = None
@@ -61,6 +63,7 @@ class DDP:
     ignore: tuple[str, ...] = ()
     dynamic: bool = False
     all_buffers: bool = False
+    compile: bool | Mapping[str, Any] = False
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -72,6 +75,11 @@ class DDP:
                 raise OptionError(f"The option {option} is {value!r}.", mend="It must be a number, 0 or more.")
         if self.backend not in BACKENDS:
             raise OptionError(f"The option backend is {self.backend!r}.", mend=f"Known: {', '.join(BACKENDS)}.")
+
+        if not isinstance(self.compile, (bool, Mapping)):
+            raise OptionError(
+                f"The option compile is {self.compile!r}.", mend="Say True, or keyword arguments of torch.compile."
+            )
 
     def pipeline(self) -> str:
         """Inline, order, bucket, synchronise, lift."""
@@ -88,6 +96,7 @@ class DDP:
             "ignore": list(self.ignore),
             "dynamic": self.dynamic,
             "all_buffers": self.all_buffers,
+            "compile": self.compile is not False,
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
@@ -115,4 +124,5 @@ class DDP:
             dynamic=self.dynamic,
             all_buffers=self.all_buffers,
             measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
+            compile=None if self.compile is False else dict(self.compile) if isinstance(self.compile, Mapping) else {},
         )
