@@ -55,7 +55,9 @@ def against_compiled_ddp(backend: str) -> dict[str, list[Any]]:
         torch._dynamo.reset()
         graphs = Graphs()
         settings = {"backend": graphs, "dynamic": False}
-        mine, twin = twin_of(ZOO[name].build, compile=settings, backend=backend, bucket_cap_mb=0.0005, first_bucket_mb=0)
+        mine, twin = twin_of(
+            ZOO[name].build, compile=settings, backend=backend, bucket_cap_mb=0.0005, first_bucket_mb=0
+        )
         theirs = torch.compile(DistributedDataParallel(twin, **ZOO[name].ddp), backend="aot_eager", dynamic=False)
         different = []
         for step in range(2):
