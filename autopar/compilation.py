@@ -140,7 +140,7 @@ def pipeline_entries(
         return entries, []
     message = f"{LIMIT}={limit} leaves out these passes: {', '.join(str(entries[index]) for index in dropped)}."
     kept = tuple(entry for index, entry in enumerate(entries) if index not in dropped)
-    return kept, [Remark(kind="analysis", stage="pipeline", message=message)]
+    return kept, [Remark(code="AP201", kind="analysis", stage="pipeline", message=message)]
 
 
 def require_trainable(model: nn.Module) -> None:
@@ -152,5 +152,6 @@ def require_trainable(model: nn.Module) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             "The model has no trainable parameter, so there is no gradient to synchronise.",
+            code="AP122",
             mend="Call requires_grad_(True) on what should train, or run the model as it is.",
         )

@@ -121,6 +121,7 @@ class Remark:
         module_path, source: where.
         mend: what the user can change, for missed remarks.
         nbytes: bytes of parameters concerned.
+        code: of the page that ``autopar explain`` prints of it, see ``autopar.codes``; ``""`` for none.
     """
 
     kind: Literal["passed", "missed", "analysis"]
@@ -130,6 +131,7 @@ class Remark:
     source: SourceLine | None = None
     mend: str = ""
     nbytes: int = 0
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # What each part may import of autopar (besides itself), and whether it may import torch at all.
 MAY_IMPORT = {
     "errors": set(),
+    "codes": {"errors"},
     "collector": set(),
     "compat": set(),
     "ops": set(),
@@ -54,7 +55,7 @@ MAY_NOT_IMPORT = {
     "api": {"cli", "emit", "verification", "view"},
     "verification": {"cli", "view"},
 }
-WITHOUT_TORCH = {"errors", "plugins", "partitioner", "view"}
+WITHOUT_TORCH = {"codes", "errors", "plugins", "partitioner", "view"}
 WITHOUT_NETWORK = {*MAY_IMPORT, "compilation", "emit"} - {"shm"}
 # Private names of torch outside of compat, with the reason why each may stand there.
 JUSTIFIED = {

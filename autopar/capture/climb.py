@@ -179,6 +179,7 @@ class Climb:
         if self.gate:
             program.remarks.append(
                 Remark(
+                    code="AP101",
                     kind="passed",
                     stage="capture",
                     message=f"{program.name} was captured by the {program.front_end} front end: one step equals eager "

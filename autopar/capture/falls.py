@@ -43,6 +43,7 @@ def whole(model: nn.Module, call: Call, falls: Sequence[Fall], front_end: str) -
         raise ModelError(
             f"The {front_end} front end cannot capture {name}: {first.reason}.",
             mend="Leave the choice to autopar, with capture='auto'.",
+            code="AP124",
         )
     program = wrap_opaque(model, call, first.reason, source=first.source)
     program.remarks += map(said, others)
@@ -53,6 +54,7 @@ def not_done(program: Program, deeds: Iterable[str]) -> Iterator[Remark]:
     """What the forward would have done besides computing."""
     for deed in deeds:
         yield Remark(
+            code="AP106",
             kind="analysis",
             stage="capture",
             message=f"While {program.name} was captured, its forward ran without what it does besides computing: "
@@ -63,6 +65,7 @@ def not_done(program: Program, deeds: Iterable[str]) -> Iterator[Remark]:
 def said(fall: Fall) -> Remark:
     """That a front end was not taken."""
     return Remark(
+        code="AP102",
         kind="analysis",
         stage="capture",
         message=f"The {fall.front_end} front end was not taken: {fall.reason}.",

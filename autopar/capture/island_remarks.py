@@ -38,14 +38,14 @@ def told(program: Program, paths: Sequence[str], search: Search) -> list[Remark]
         if left:
             more = f", and so are {len(left) - 1} more modules" if len(left) > 1 else ""
             message = f"{left[0]} is not tried as an island, because {reason}{more}."
-            remarks.append(Remark(kind="analysis", stage="capture", message=message, module_path=left[0]))
+            remarks.append(Remark(code="AP108", kind="analysis", stage="capture", message=message, module_path=left[0]))
     return remarks
 
 
 def given_up(difference: str) -> Remark:
     """That a program runs without its islands."""
     message = f"The graphs inside of what stays opaque are not used, because {difference}."
-    return Remark(kind="analysis", stage="capture", message=message)
+    return Remark(code="AP109", kind="analysis", stage="capture", message=message)
 
 
 def beneath(path: str, remarks: Sequence[Remark]) -> Iterator[Remark]:
@@ -80,6 +80,7 @@ def _stays_eager(program: Program, path: str, fall: Fall) -> Remark:
     module = program.model.get_submodule(path)
     own = {parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad}
     return Remark(
+        code="AP107",
         kind="analysis",
         stage="capture",
         message=f"{path} ({type(module).__name__}) is no island: {fall.reason}.",

@@ -108,4 +108,5 @@ def _refuse_lazy(model: nn.Module) -> None:
             f"The model has lazy parameters without a shape: {', '.join(lazy[:3])}.",
             why="A plan needs every size.",
             mend="Run the model once on a sample input first, or give the sizes in the constructor.",
+            code="AP123",
         )

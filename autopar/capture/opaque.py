@@ -32,6 +32,7 @@ def wrap_opaque(model: nn.Module, call: Call, reason: str, *, source: SourceLine
     holder = nn.Module()
     holder.model = model
     remark = Remark(
+        code="AP104",
         kind="missed",
         stage="capture",
         message=f"{name} stays one opaque call as a whole: {reason}.",

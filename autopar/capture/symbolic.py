@@ -292,6 +292,7 @@ def _at_inputs(operand: Any, inputs: Mapping[fx.Node, int]) -> Any:
 def _remark(path: str, refusal: Refusal) -> Remark:
     module, reason = refusal.module, refusal.reason
     return Remark(
+        code="AP103",
         kind="missed",
         stage="capture",
         message=f"{path} ({type(module).__name__}) stays one opaque call: {reason}.",
@@ -314,7 +315,8 @@ def _rests_on(guards: Guards, inputs: Sequence[str]) -> Iterator[Remark]:
         parts.append(f"what Python asks about values of the inputs has the answers {values}")
     sizes = "sizes inside the model are as recorded (other input sizes are recorded once more)"
     parts += [sizes] if guards.uncertain else []
-    yield Remark(kind="analysis", stage="capture", message=f"The graph is for calls in which {'; '.join(parts)}.")
+    message = f"The graph is for calls in which {'; '.join(parts)}."
+    yield Remark(code="AP105", kind="analysis", stage="capture", message=message)
 
 
 _SHOWN = 3

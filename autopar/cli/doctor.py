@@ -32,7 +32,7 @@ def doctor(as_json: bool) -> int:
     else:
         _print(found)
     for problem in found["problems"]:
-        say_error(problem)
+        say_error(problem, LaunchError.code)
     return LaunchError.exit_code if found["problems"] else 0
 
 

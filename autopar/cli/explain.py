@@ -1,30 +1,37 @@
-"""``autopar explain``: what of a model the compiler does not see, where, why, and what would free it."""
+"""``autopar explain``: the remarks of a model or a run, each with its line and mend, or the page of a code."""
 
 from __future__ import annotations
 
 import json
-import linecache
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
+from autopar.cli.runs import read_run, read_run_remarks
 from autopar.cli.terminal import results
-
-if TYPE_CHECKING:
-    from autopar.program import Remark
 
 __all__ = ["explain"]
 
+_CODE = re.compile(r"AP\d+", re.IGNORECASE)
+
 
 @click.command()
-@click.argument("file", metavar="FILE[:NAME]")
+@click.argument("target", metavar="FILE[:NAME]|FOLDER|CODE")
+@click.option("--missed", metavar="REGEX", help="Only these remarks on what could not be done; . is all.")
+@click.option("--passed", metavar="REGEX", help="Remarks on what was done that match.")
+@click.option("--analysis", metavar="REGEX", help="Remarks on what was found out that match.")
 @compile_options
 @json_option
 @debug_option
 def explain(
-    file: str,
+    target: str,
+    missed: str | None,
+    passed: str | None,
+    analysis: str | None,
     as_json: bool,
     strategy: str | None,
     model: str | None,
@@ -34,50 +41,90 @@ def explain(
     bucket_cap_mb: float | None,
     pairs: tuple[str, ...],
 ) -> None:
-    """Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it."""
-    from autopar.cli.compiling import Request, compile_script
-    from autopar.view.graph_json import graph_document
+    """Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it.
+
+    FOLDER is one that transform wrote. With a CODE such as AP103, which errors and remarks carry, say what it means.
+    """
+    if _CODE.fullmatch(target):
+        _print_page(target.upper(), as_json)
+        return
+    document, records = _read(Path(target)) if Path(target).is_dir() else (None, None)
+    if document is None or records is None:
+        from autopar.cli.compiling import Request, compile_script
+        from autopar.view.graph_json import graph_document
+        from autopar.view.remarks import remark_records
+
+        compiled = compile_script(
+            Request(
+                spec=target,
+                model=model,
+                strategy=strategy,
+                options=read_options(pairs, bucket_cap_mb),
+                inputs=inputs,
+                capture=capture,
+                pipeline=pipeline,
+            )
+        )
+        document = graph_document(compiled.compilation, strategy=compiled.strategy.name)
+        records = remark_records(compiled.compilation.remarks)
+    from autopar.view.remarks import matching
     from autopar.view.summary import summary
 
-    compiled = compile_script(
-        Request(
-            spec=file,
-            model=model,
-            strategy=strategy,
-            options=read_options(pairs, bucket_cap_mb),
-            inputs=inputs,
-            capture=capture,
-            world_size=None,
-            pipeline=pipeline,
-        )
-    )
-    figures = summary(graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=None))
+    figures = summary(document)
+    patterns = {"missed": missed, "passed": passed, "analysis": analysis}
+    asked = any(pattern is not None for pattern in patterns.values())
+    chosen = matching(records, patterns) if asked else _usual(records)
     if as_json:
         keys = ("model", "front_end", "operation_level", "opaque", "found")
-        click.echo(json.dumps({"version": 1, **{key: figures[key] for key in keys}}, indent=2))
+        found = {"version": 1, **{key: figures[key] for key in keys}, "remarks": chosen}
+        click.echo(json.dumps(found, indent=2))
         return
     console = results()
-    for line in _lines(figures, compiled.compilation.remarks):
+    for line in _lines(figures, chosen, asked=asked):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _lines(figures: Mapping[str, Any], remarks: Sequence[Remark]) -> Iterator[str]:
-    from autopar.view.units import bytes_text
+def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return read_run(folder), read_run_remarks(folder)
+
+
+def _usual(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What stays opaque, the largest first, and what capture found out."""
+    missed = sorted((one for one in records if one["kind"] == "missed"), key=lambda one: -int(one["bytes"]))
+    return [*missed, *(one for one in records if one["kind"] == "analysis" and one["stage"] == "capture")]
+
+
+def _lines(figures: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, asked: bool) -> Iterator[str]:
+    from autopar.view.remarks import remark_lines
 
     share = figures["operation_level"]
     seen = "" if share is None else f": {share:.0%} of its parameter bytes are in operations that the compiler sees"
     yield f"{figures['model']}{seen}."
-    missed = [remark for remark in remarks if remark.kind == "missed"]
-    for remark in sorted(missed, key=lambda one: -one.nbytes):
+    for record in records:
         yield ""
-        yield f"{remark.message} {bytes_text(remark.nbytes)} of parameters."
-        if remark.source is not None:
-            yield f"  {remark.source}: {linecache.getline(remark.source.file, remark.source.line).strip()}"
-        if remark.mend:
-            yield f"  {remark.mend}"
-    if not missed:
+        yield from remark_lines(record)
+    if asked and not records:
+        yield "No remark matches."
+    elif not asked and not any(record["kind"] == "missed" for record in records):
         yield "Nothing stays opaque."
-    for remark in remarks:
-        if remark.kind == "analysis" and remark.stage == "capture":
-            yield ""
-            yield remark.message
+    codes = sorted({record["code"] for record in records if record["code"]})
+    if codes:
+        yield ""
+        yield f"`autopar explain {codes[0]}` says more of a code."
+
+
+def _print_page(code: str, as_json: bool) -> None:
+    from autopar.codes import CODES, page
+
+    text = page(code)
+    if as_json:
+        kind, title = CODES[code]
+        click.echo(json.dumps({"version": 1, "code": code, "kind": kind, "title": title, "page": text}, indent=2))
+        return
+    console = results()
+    if not console.is_terminal:
+        click.echo(text, nl=False)
+        return
+    from rich.markdown import Markdown
+
+    console.print(Markdown(text))

@@ -82,7 +82,7 @@ class Instruments(PassObserver):
             return error
         write_folder(self.request.folder, {**self.files, "repro.py": self._repro})
         again = f"`python {self.request.folder / 'repro.py'}` shows it again."
-        return type(error)(error.what, why=error.why, mend=f"{error.mend} {again}".strip())
+        return type(error)(error.what, why=error.why, mend=f"{error.mend} {again}".strip(), code=error.code)
 
     def _dump(self, program: Program, title: str, name: str) -> None:
         file = f"{self._number:02}-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}.py"

@@ -12,7 +12,7 @@ import rich_click as click
 from autopar.cli.click_version import set_click_version
 from autopar.cli.lazy import LazyCommand
 from autopar.cli.terminal import say_error
-from autopar.errors import AutoparError
+from autopar.errors import AutoparError, UsageError
 
 __all__ = ["cli", "main"]
 
@@ -45,6 +45,7 @@ _COMMANDS = (
         'Report torch, backends, devices, launch environment, and what "auto" would pick.',
     ),
 )
+_DEFECT = "AP901"
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells say it
 
 
@@ -95,16 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error("Interrupted.")
         return _INTERRUPTED
     except click.ClickException as error:
-        say_error(_sentence(error))
+        say_error(_sentence(error), UsageError.code)
         return error.exit_code
     except AutoparError as error:
         _trace(settings)
-        say_error(str(error))
+        say_error(str(error), error.code)
         return error.exit_code
     except Exception as error:
         _trace(settings)
         what = f"{type(error).__name__}: {error}".rstrip(". ")
-        say_error(f"Unexpected {what}. This is a defect of autopar's: run with --debug for the traceback.")
+        say_error(f"Unexpected {what}. This is a defect of autopar's: run with --debug for the traceback.", _DEFECT)
         return 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autopar.errors import UsageError
 
-__all__ = ["read_run"]
+__all__ = ["read_run", "read_run_remarks"]
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -20,8 +20,25 @@ def read_run(path: Path) -> dict[str, Any]:
     from autopar.view.graph_json import read_document
 
     file = path / "graph.json" if path.is_dir() else path
+    return read_document(_text(file), name=str(file))
+
+
+def read_run_remarks(folder: Path) -> list[dict[str, Any]]:
+    """The records of a folder's remarks.jsonl.
+
+    Raises:
+        UsageError: it cannot be read.
+        ModelError: it holds something else, or records of another version.
+    """
+    from autopar.view.remarks import read_remarks
+
+    file = folder / "remarks.jsonl"
+    return read_remarks(_text(file), name=str(file))
+
+
+def _text(file: Path) -> str:
     try:
-        return read_document(file.read_text(encoding="utf-8"), name=str(file))
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.",

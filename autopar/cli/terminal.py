@@ -60,9 +60,15 @@ def waiting(job: str) -> Iterator[Callable[[str, float], None] | None]:
         yield tell
 
 
-def say_error(text: str) -> None:
-    """One line that says what went wrong."""
+def say_error(text: str, code: str = "") -> None:
+    """One line that says what went wrong.
+
+    Args:
+        text: what, where, why and the mend.
+        code: of the page that ``autopar explain`` prints of it.
+    """
     from rich.text import Text
 
     line = " ".join(text.split())
-    messages().print(Text.assemble(("autopar: error: ", "bold red"), line), soft_wrap=True)
+    label = f"autopar: error[{code}]: " if code else "autopar: error: "
+    messages().print(Text.assemble((label, "bold red"), line), soft_wrap=True)

@@ -77,11 +77,13 @@ def transform(
         )
     )
     from autopar.view.graph_json import graph_document
+    from autopar.view.remarks import remark_records, write_remarks
     from autopar.view.summary import print_summary, summary
 
     document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
     with_rates(document, rates)
-    files = {**_pictures(document), **compiled.instruments.files}
+    records = remark_records(compiled.compilation.remarks)
+    files = {**_pictures(document), "remarks.jsonl": write_remarks(records), **compiled.instruments.files}
     stopped = steering["stop_after"] is not None
     if not stopped:
         files = {**_program(compiled, folder), **files}

@@ -60,6 +60,7 @@ def choose_rule(model: str, seen: Observed, dim: int) -> tuple[Combine, list[Rem
             f"the whole batch's by {errors[nearest]:.1%} at best.",
             why=f"Tried: {', '.join(candidates)}.",
             mend=_MEND,
+            code="AP245",
         )
     if "sum" in fitting and len(fitting) > 1:
         reason = f"{seen.name} is zero on the example, so that {' and '.join(fitting)} agree"
@@ -72,6 +73,7 @@ _MEND = "Use strategy 'ddp', or gather='torch' to concatenate as torch.nn.DataPa
 
 def _unverified(reason: str, rule: Combine) -> Remark:
     return Remark(
+        code="AP223",
         kind="missed",
         stage="replicate",
         message=f"{reason}; the parts are put together as {rule}.",

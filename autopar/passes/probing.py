@@ -78,6 +78,7 @@ def probe(program: Program, *, replicas: int, dim: int, run: Run) -> Split:
     (leaves,) = _observe(program, run, [program.example])
     combine: list[Combine] = ["same" for leaf in leaves if isinstance(leaf, torch.Tensor)]
     remark = Remark(
+        code="AP222",
         kind="missed",
         stage="replicate",
         message=f"No input has a dim {dim}, so there is no batch to split: one replica runs.",
@@ -112,6 +113,7 @@ def _probe_size(program: Program, size: int, *, replicas: int, dim: int, run: Ru
             f"{program.name} cannot run on a part of its batch (sizes {', '.join(map(str, chunks.sizes))}): "
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
             why="data_parallel gives every replica a part of the batch.",
+            code="AP244",
             mend="Take the batch size from the input in forward (x.shape[0]), or use strategy 'ddp'.",
         ) from error
     if any(len(part) != len(whole) for part in parts):
@@ -149,6 +151,7 @@ def _own_statistics(program: Program) -> list[Remark]:
         return []
     names = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     remark = Remark(
+        code="AP224",
         kind="analysis",
         stage="replicate",
         message=f"Each replica takes statistics of its own part of the batch in {names}; "

@@ -24,6 +24,7 @@ def device_of(model: nn.Module) -> torch.device:
             f"The model has lazy parameters without a shape: {', '.join(lazy[:3])}.",
             why="Ranks cannot be compared, nor buckets planned, without every size.",
             mend="Run the model once on a sample input first, or give the sizes in the constructor.",
+            code="AP123",
         )
     devices = {parameter.device for parameter in model.parameters()}
     if not devices:

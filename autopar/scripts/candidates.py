@@ -137,6 +137,7 @@ def _only(script: LoadedScript) -> Candidate:
         raise UsageError(
             f"{script.path} holds {len(candidates)} models: {listed}.",
             mend=f"Choose one: {script.path}:{candidates[0].name}, or --model {candidates[0].name}.",
+            code="AP405",
         )
     return candidates[0]
 
@@ -245,6 +246,7 @@ def _build(script: LoadedScript, candidate: Candidate) -> nn.Module:
             f"{candidate.described(script)} needs arguments: {', '.join(missing)}.",
             why="autopar cannot guess them.",
             mend=_write_it(candidate.name, missing),
+            code="AP126",
         )
     model = script.call(candidate.value)
     if not isinstance(model, nn.Module):
@@ -282,4 +284,8 @@ def _no_model(script: LoadedScript) -> ModelError:
         for name, missing in needing.items()
     )
     last, missing = list(needing.items())[-1]
-    return ModelError(f"No model in {script.path} builds without arguments: {listed}.", mend=_write_it(last, missing))
+    return ModelError(
+        f"No model in {script.path} builds without arguments: {listed}.",
+        mend=_write_it(last, missing),
+        code="AP126",
+    )

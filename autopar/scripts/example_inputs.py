@@ -60,6 +60,7 @@ def find_inputs(
         why=str(failure.what) if failure else "",
         mend="Give --input SHAPE[:DTYPE] for each argument (such as --input 32x10), write a function "
         "example_inputs() that returns them, or call the model once at module level.",
+        code="AP406",
     )
 
 

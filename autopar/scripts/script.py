@@ -201,6 +201,7 @@ class LoadedScript:
                 f"{place} ended the program (exit code {error.code}).",
                 why="The model is made from this line, and autopar loads the file without arguments.",
                 mend="Give the arguments defaults, or write a function build_model() that needs none.",
+                code="AP125",
             )
         message = str(error).strip().partition("\n")[0].rstrip(".")
         mend = "Correct it, or write a function build_model() that does without it."
@@ -210,6 +211,7 @@ class LoadedScript:
             f"{place} raised {type(error).__name__}{': ' if message else ''}{message}.",
             why="autopar ran this line because the model or its inputs are made from it.",
             mend=mend,
+            code="AP125",
         )
 
     def text(self, line: int) -> str:

@@ -35,14 +35,16 @@ def receive(pipe: Connection) -> dict[str, Any]:
 def described(error: BaseException) -> dict[str, Any]:
     """An exception as the content of a message."""
     if isinstance(error, AutoparError):
-        return {"error": type(error).__name__, "what": error.what, "why": error.why, "mend": error.mend}
+        parts = {"what": error.what, "why": error.why, "mend": error.mend, "code": error.code}
+        return {"error": type(error).__name__, **parts}
     first = str(error).strip().partition("\n")[0].rstrip(".")
-    return {"error": "", "what": f"{type(error).__name__}: {first}.", "why": "", "mend": ""}
+    return {"error": "", "what": f"{type(error).__name__}: {first}.", "why": "", "mend": "", "code": None}
 
 
 def as_error(content: Mapping[str, Any], where: str) -> AutoparError:
     """The exception that such a content describes, said of a place; of the same class where it was autopar's."""
     cls = getattr(errors, content["error"], CheckFailedError) if content["error"] else CheckFailedError
     error: AutoparError = cls.__new__(cls)
-    AutoparError.__init__(error, f"{where}: {content['what']}", why=content["why"], mend=content["mend"])
+    what = f"{where}: {content['what']}"
+    AutoparError.__init__(error, what, why=content["why"], mend=content["mend"], code=content["code"])
     return error

@@ -155,4 +155,5 @@ def _remark(remark: Remark) -> dict[str, Any]:
         "source": source_text(remark.source),
         "mend": remark.mend,
         "bytes": remark.nbytes,
+        "code": remark.code,
     }

@@ -18,7 +18,7 @@ __all__ = ["print_summary", "summary"]
 
 _NARROW = 76  # columns under which the name of the first tensor is left out
 _NUMBERS = 44  # columns that the numbers take
-_SAID_ABOVE = ("shapes",)  # the stage whose finding is the FLOPs of the second line
+_SAID_ABOVE = ("AP204", "AP206", "AP209")  # the FLOPs of the second line, and the reasons for the table of buckets
 _MOST_FOUND = 20  # a model with a frozen half has a finding for each of its parameters
 
 
@@ -56,12 +56,12 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "buckets": _buckets(document, plan),
         "local": list(plan["local"]),
         "opaque": [
-            {key: remark[key] for key in ("module", "bytes", "message", "source", "mend")}
+            {key: remark.get(key, "") for key in ("code", "module", "bytes", "message", "source", "mend")}
             for remark in document["remarks"]
             if remark["kind"] == "missed"
         ],
         "found": [
-            {key: remark[key] for key in ("stage", "module", "message", "source", "mend")}
+            {key: remark.get(key, "") for key in ("code", "stage", "module", "message", "source", "mend")}
             for remark in document["remarks"]
             if remark["kind"] == "analysis"
         ],
@@ -106,16 +106,16 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line("opaque, run as plain PyTorch:", "bold")
     for one in figures["opaque"]:
         place = f" ({one['source']})" if one["source"] else ""
-        line(f"- {one['message']}{place} {bytes_text(one['bytes'])}.", "yellow")
+        line(f"- {one['message']}{place} {bytes_text(one['bytes'])}.{_code(one)}", "yellow")
         if one["mend"]:
             line(f"  {one['mend']}")
-    found = [one for one in figures["found"] if one["stage"] not in _SAID_ABOVE]
+    found = [one for one in figures["found"] if one["code"] not in _SAID_ABOVE]
     if found:
         line("")
         line("found:", "bold")
     for one in found[:_MOST_FOUND]:
         place = f" ({one['source']})" if one["source"] else ""
-        line(f"- {one['stage']}: {one['message']}{place}")
+        line(f"- {one['stage']}: {one['message']}{place}{_code(one)}")
         if one["mend"]:
             line(f"  {one['mend']}")
     if len(found) > _MOST_FOUND:
@@ -123,6 +123,10 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
     if files:
         line("")
         line(f"wrote {', '.join(files)}")
+
+
+def _code(one: Mapping[str, Any]) -> str:
+    return f" [{one['code']}]" if one["code"] else ""
 
 
 def _columns(buckets: Sequence[Mapping[str, Any]], console: Console) -> dict[str, list[str]]:

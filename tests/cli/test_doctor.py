@@ -67,5 +67,5 @@ def test_broken_launch(
     assert ended.code == 4
     assert ended.json["strategy"] is None
     assert fact in ended.json["problems"][0]
-    assert ended.err.startswith("autopar: error: ")
+    assert ended.err.startswith("autopar: error[AP301]: ")
     assert len(ended.err.splitlines()) == 1

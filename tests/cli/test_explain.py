@@ -69,3 +69,25 @@ def test_nothing_to_explain(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "plain.py"
     file.write_text("from torch import nn\n\nmodel = nn.Linear(4, 2)\n")
     assert "Nothing stays opaque." in command("explain", str(file), "--input", "2x4").out
+
+
+def test_what_transform_wrote(command: Command, mixture: str) -> None:
+    """The same as of the model's file, without the model."""
+    usual = ("--missed", "mixture", "--passed", "bucket", "--analysis", "nothing")
+    assert command("transform", mixture, "--input", "2x4").code == 0
+    ended = command("explain", "out", *usual)
+    assert ended.out == command("explain", mixture, "--input", "2x4", *usual).out
+    assert "missed[AP103] capture: mixture (Mixture) stays one opaque call" in ended.out
+    assert "mixture.py:12: return self.expert(x)" in ended.out
+    assert "passed[AP208] bucket:" in ended.out
+    assert "No remark matches." in command("explain", "out", "--missed", "nothing").out
+    Path("out/remarks.jsonl").unlink()
+    assert "out/remarks.jsonl cannot be read" in command("explain", "out").err
+
+
+def test_code(command: Command) -> None:
+    """Its page, in small letters, too; and as data."""
+    assert command("explain", "ap103").out.startswith("# AP103: a module stays one opaque call\n")
+    assert command("explain", "AP103", "--json").json["kind"] == "missed"
+    ended = command("explain", "AP902")
+    assert (ended.code, "Did you mean 'AP901'?" in ended.err) == (2, True)

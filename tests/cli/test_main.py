@@ -90,7 +90,7 @@ def test_usage_errors(command: Command, arguments: list[str], fact: str) -> None
     ended = command(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert len(ended.err.splitlines()) == 1
-    assert ended.err.startswith("autopar: error: ")
+    assert ended.err.startswith("autopar: error[AP40")
     assert fact in ended.err
     assert "--help`." in ended.err
 
@@ -106,7 +106,7 @@ def test_errors_end_with_their_exit_code(command: Command, monkeypatch: pytest.M
     """An error of autopar's is one line, however it was written."""
     _raising(monkeypatch, CheckFailedError("The weights\ndiffer.", mend="Look at them."))
     ended = command("doctor")
-    assert (ended.code, ended.err) == (1, "autopar: error: The weights differ. Look at them.\n")
+    assert (ended.code, ended.err) == (1, "autopar: error[AP404]: The weights differ. Look at them.\n")
 
 
 def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyP
     _raising(monkeypatch, CheckFailedError("They differ."))
     ended = command("doctor", "--debug")
     assert "Traceback" in ended.err
-    assert ended.err.endswith("autopar: error: They differ.\n")
+    assert ended.err.endswith("autopar: error[AP404]: They differ.\n")
 
 
 def test_defects_are_named_as_such(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

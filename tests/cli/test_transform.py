@@ -16,7 +16,7 @@ from autopar.view.graph_json import read_document
 from tests.cli.conftest import MODEL, Command
 
 PICTURES = {"graph_before.dot", "graph_after.dot", "graph.svg", "graph.html", "plan.svg", "trace.json"}
-FILES = {"transformed.py", "plan.json", "graph.json", *PICTURES}
+FILES = {"transformed.py", "plan.json", "graph.json", "remarks.jsonl", *PICTURES}
 USUAL = ("--input", "4x2x10")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mymodel.py"
 
@@ -211,7 +211,7 @@ def test_bad_input(command: Command, tmp_path: Path, case: str) -> None:
     assert ended.out == ""
     assert fact in ended.err
     assert len(ended.err.splitlines()) == 1
-    assert ended.err.startswith("autopar: error: ")
+    assert ended.err.startswith("autopar: error[")
     assert {path for path in tmp_path.iterdir() if path.name != "__pycache__"} == before
 
 

@@ -78,5 +78,5 @@ def test_refusals(command: Command, file: str, arguments: list[str], code: int, 
     """One line each, with the exit code of its kind."""
     ended = command("verify", file, *arguments)
     assert (ended.code, ended.out) == (code, "")
-    (line,) = [line for line in ended.err.splitlines() if line.startswith("autopar: error: ")]
+    (line,) = [line for line in ended.err.splitlines() if line.startswith("autopar: error[")]
     assert said in line

@@ -88,9 +88,16 @@ def test_findings_of_passes_are_printed() -> None:
     """With stage, place and mend; not the FLOPs again, which the second line has; and not hundreds of them."""
     document = chain(["a"])
     finding = {"kind": "analysis", "stage": "shapes", "message": "One forward takes 1 FLOP.", "module": ""}
+    finding["code"] = "AP204"
     document["remarks"] = [{**finding, "source": None, "mend": "", "bytes": 0}]
     for index in range(25):
-        found = {"stage": "report", "message": f"finding {index}.", "source": "model.py:3", "mend": "Mend it."}
+        found = {
+            "stage": "report",
+            "message": f"finding {index}.",
+            "source": "model.py:3",
+            "mend": "Mend it.",
+            "code": "",
+        }
         document["remarks"].append({**document["remarks"][0], **found})
     out = io.StringIO()
     print_summary(summary(document), Console(file=out, highlight=False))

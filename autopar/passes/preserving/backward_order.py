@@ -32,8 +32,9 @@ class BackwardOrder:
         order = observed_order(backward_ready_order(dag), program.arrivals)
         ordered = dataclasses.replace(program, ready_order=tuple(order))
         trainable = program.trainable()
-        remarks = tuple(
+        unused = tuple(
             Remark(
+                code="AP207",
                 kind="analysis",
                 stage=self.name,
                 message=f"{name} gets no gradient: no path leads from it to an output.",
@@ -44,4 +45,16 @@ class BackwardOrder:
             for name in unreachable_parameters(dag)
             if name not in program.arrivals
         )
-        return PassResult(ordered, changed=False, remarks=remarks)
+        return PassResult(ordered, changed=False, remarks=(_origin(program, len(order)), *unused))
+
+
+def _origin(program: Program, count: int) -> Remark:
+    """Whether the order was seen or is a guess: what the plan is worth depends on it."""
+    seen = len(program.arrivals)
+    how = f"{seen} were seen to arrive in one eager backward; autograd's rules place the other {count - seen}"
+    return Remark(
+        code="AP206",
+        kind="analysis",
+        stage=BackwardOrder.name,
+        message=f"Of {count} gradients, {how}.",
+    )

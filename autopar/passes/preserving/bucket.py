@@ -65,7 +65,14 @@ class AssignBuckets:
             ctx.plan.check_parameters(specs)
             # The plan may come from another branch of the model, in whose order its buckets are.
             own = program.ready_order if program.guards.none else ()
-            return PassResult(dataclasses.replace(program, plan=ctx.plan, ready_order=own), changed=True)
+            followed = Remark(
+                code="AP210",
+                kind="passed",
+                stage=self.name,
+                message=f"The plan that was given is followed: {len(ctx.plan.buckets)} buckets.",
+            )
+            program = dataclasses.replace(program, plan=ctx.plan, ready_order=own)
+            return PassResult(program, changed=True, remarks=(followed,))
         ignored = set(ctx.options.get("ignore", ()))
         specs, order = _with_what_other_calls_use(program, specs, always=ctx.options.get("dynamic", False))
         order = tuple(name for name in order if name not in ignored)
@@ -94,6 +101,7 @@ class AssignBuckets:
             prediction=_prediction(buckets, ctx, costs, users),
         )
         remark = Remark(
+            code="AP208",
             kind="passed",
             stage=self.name,
             message=f"{len(placed)} parameters travel in {len(buckets)} buckets, {plan.nbytes:,} bytes a step.",
@@ -101,8 +109,31 @@ class AssignBuckets:
         return PassResult(
             dataclasses.replace(program, plan=plan, ready_order=order),
             changed=True,
-            remarks=(remark,),
+            remarks=(self._reasons(plan, ctx), remark),
             counters={"buckets": len(buckets), "parameters": len(placed), "bytes a step": plan.nbytes},
+        )
+
+    def _by_cost(self, ctx: PassContext) -> bool:
+        """Whether the cost model decides: nobody gave a size, and the speeds are more than a guess."""
+        caps_mb = ctx.options.get("bucket_caps_mb", ())
+        return self.cap_mb is None and not caps_mb and ctx.rates is not None and ctx.rates.origin != "assumed"
+
+    def _reasons(self, plan: Plan, ctx: PassContext) -> Remark:
+        """What closed the buckets: the cost model or the caps, and what cannot share a message."""
+        kinds = len({(b.dtype, b.device, b.layout, b.route) for b in plan.buckets})
+        largest = max((bucket.nbytes for bucket in plan.buckets), default=0)
+        cap_mb = _CAP_MB if self.cap_mb is None else self.cap_mb
+        caps = ctx.options.get("bucket_caps_mb", ()) or (min(self.first_mb, cap_mb), cap_mb)
+        how = f"closed at {', '.join(f'{cap:g}' for cap in caps)}, ... MiB"
+        if self._by_cost(ctx):
+            how = f"those that the cost model predicts the shortest step for, of at most {cap_mb:g} MiB"
+        return Remark(
+            code="AP209",
+            kind="analysis",
+            stage=self.name,
+            message=f"Buckets are {how}; {kinds} kinds of parameters (dtype, device, layout, route) share none; "
+            f"the largest has {largest:,} bytes.",
+            mend="Smaller caps let messages start earlier, larger ones make fewer of them: --bucket-cap-mb.",
         )
 
     def _solve(
@@ -116,7 +147,7 @@ class AssignBuckets:
         caps_mb = ctx.options.get("bucket_caps_mb", ())
         cap = round((_CAP_MB if self.cap_mb is None else self.cap_mb) * MIB)
         rates, ranks = ctx.rates, ctx.world_size or 2
-        if self.cap_mb is None and not caps_mb and rates is not None and rates.origin != "assumed":
+        if rates is not None and self._by_cost(ctx):
             ends, computed = ready_times(costs, rates)
             ready = {name: ends[place] for name, place in users.items()}
             return merge_buckets(specs, order, ready, computed, rates, ranks=ranks, cap_bytes=cap)

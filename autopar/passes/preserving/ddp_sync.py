@@ -42,6 +42,7 @@ class DDPSync:
             _insert(program, bucket, reads, order)
         nodes, hooks = len(buckets), len(program.plan.buckets) - len(buckets)
         remark = Remark(
+            code="AP211",
             kind="passed",
             stage=self.name,
             message=f"{nodes} buckets are reduced by nodes of the graph, {hooks} by hooks of opaque regions.",

@@ -67,7 +67,8 @@ class InlineModules:
             elif any(p.requires_grad for p in module.parameters()):
                 annotate(node, opaque=True)
                 remarks.append(_stays_whole(node, module))
-        done = Remark(kind="passed", stage=self.name, message=f"{opened} modules were opened into operations.")
+        message = f"{opened} modules were opened into operations."
+        done = Remark(code="AP202", kind="passed", stage=self.name, message=message)
         program = dataclasses.replace(program, attributes=baked)
         return PassResult(
             program,
@@ -186,6 +187,7 @@ def _replace(program: Program, call: fx.Node, result: object) -> None:
 def _stays_whole(node: fx.Node, module: nn.Module) -> Remark:
     path, kind = str(node.target), type(module).__name__
     return Remark(
+        code="AP203",
         kind="missed",
         stage="inline-modules",
         message=f"{path} ({kind}) stays one opaque call: its forward is not known to be a pure function.",

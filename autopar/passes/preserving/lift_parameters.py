@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from autopar.passes.base import PassContext, PassResult
-from autopar.program import Program
+from autopar.program import Program, Remark
 
 __all__ = ["LiftParameters"]
 
@@ -46,4 +46,11 @@ class LiftParameters:
                 node.replace_all_uses_with(placeholder)
                 program.graph.erase_node(node)
         lifted = dataclasses.replace(program, lifted=tuple(reads))
-        return PassResult(lifted, changed=bool(reads))
+        count = sum(map(len, reads.values()))
+        remark = Remark(
+            code="AP212",
+            kind="passed",
+            stage=self.name,
+            message=f"{count} reads of parameters and buffers became {len(reads)} inputs of the graph.",
+        )
+        return PassResult(lifted, changed=bool(reads), remarks=(remark,), counters={"tensors lifted": len(reads)})

@@ -108,12 +108,15 @@ class Replicate:
             },
         )
         if count == 1:
-            alone = Remark(kind="passed", stage=self.name, message="There is one replica, so nothing is split.")
+            alone = Remark(
+                code="AP221", kind="passed", stage=self.name, message="There is one replica, so nothing is split."
+            )
             return PassResult(dataclasses.replace(program, plan=plan), changed=False, remarks=(*unsplittable, alone))
         replicated = _wrapped(program, replica, state, split, count=count, devices=devices, dim=self.dim)
         rules = ", ".join(f"output {i} as {rule}" for i, rule in enumerate(split.combine)) or "no output"
         where = "on one device" if devices is None else f"on {', '.join(devices)}"
         done = Remark(
+            code="AP220",
             kind="passed",
             stage=self.name,
             message=f"The batch is split over {count} replicas {where} and put together: {rules}.",
@@ -135,7 +138,7 @@ def _without_islands(program: Program) -> tuple[Program, tuple[Remark, ...]]:
     if not program.islands:
         return program, ()
     message = f"Each replica runs its opaque calls without the {len(program.islands)} graphs inside of them."
-    remark = Remark(kind="analysis", stage="replicate", message=message)
+    remark = Remark(code="AP225", kind="analysis", stage="replicate", message=message)
     return dataclasses.replace(program, islands={}), (remark,)
 
 

@@ -45,13 +45,13 @@ class Shapes:
                 recorder.run(*fresh(program.example))
         except NotRunError as error:
             return self._unknown(program, f"its forward was not run to the end, because {error}")
-        remark = Remark(
-            kind="analysis", stage=self.name, message=f"One forward takes {recorder.counter.total:,} FLOPs."
-        )
+        message = f"One forward takes {recorder.counter.total:,} FLOPs."
+        remark = Remark(code="AP204", kind="analysis", stage=self.name, message=message)
         return PassResult(program, changed=False, remarks=(remark,))
 
     def _unknown(self, program: Program, reason: str) -> PassResult:
-        remark = Remark(kind="missed", stage=self.name, message=f"Shapes and FLOPs are unknown: {reason}.")
+        message = f"Shapes and FLOPs are unknown: {reason}."
+        remark = Remark(code="AP205", kind="missed", stage=self.name, message=message)
         return PassResult(program, changed=False, remarks=(remark,))
 
 

@@ -42,7 +42,7 @@ function remarkParts(remarks) {
   if (!remarks.length) return [];
   const parts = [element("h3", "remarks")];
   for (const remark of remarks.slice(0, 20)) {
-    parts.push(element("p", `${remark.kind} · ${remark.stage}: ${remark.message}${remark.source ? ` (${remark.source})` : ""}`));
+    parts.push(element("p", `${remark.kind}${remark.code ? ` ${remark.code}` : ""} · ${remark.stage}: ${remark.message}${remark.source ? ` (${remark.source})` : ""}`));
     if (remark.mend) parts.push(element("p", remark.mend, { className: "quiet" }));
   }
   return parts;
