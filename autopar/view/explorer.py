@@ -27,7 +27,12 @@ def explorer_json(document: Mapping[str, Any]) -> str:
         document: see ``autopar.view.graph_json``.
     """
     run = operations(document)
-    overlays = [_overlay(run, bucket) for bucket in (document["plan"] or {"buckets": ()})["buckets"]]
+    users: dict[int, list[Operation]] = {}
+    for one in run:
+        for index in one.buckets:
+            users.setdefault(index, []).append(one)
+    plan = document["plan"] or {"buckets": ()}
+    overlays = [_overlay(users.get(bucket["index"], []), bucket) for bucket in plan["buckets"]]
     layers = {"type": "edge_overlays", "name": "gradient buckets", "overlays": overlays}
     tasks = {"edgeOverlaysDataListLeftPane": [layers]}
     graphs = [
@@ -64,9 +69,8 @@ def _nodes(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _overlay(run: Sequence[Operation], bucket: Mapping[str, Any]) -> dict[str, Any]:
+def _overlay(users: Sequence[Operation], bucket: Mapping[str, Any]) -> dict[str, Any]:
     index = bucket["index"]
-    users = [one for one in run if index in one.buckets]
     return {
         "name": f"bucket {index}: {bytes_text(bucket['nbytes'])}",
         "edgeColor": bucket_colour(index),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from autopar.passes.leaving_out import LIMIT
 from autopar.passes.plugin_files import PLUGINS
 from autopar.passes.registry import passes
 from tests.cli.conftest import Command
+from tests.view.documents import chain
 
 USUAL = ("--input", "4x2x10")
 PLUGIN = """
@@ -84,14 +86,21 @@ def test_bisect_names_the_pass(command: Command, model_file: Path, plugin: Path)
     [
         (["diff", ".", "nowhere"], 2, "graph.json cannot be read"),
         (["diff", "model.py", "model.py"], 3, "model.py is not JSON"),
+        (["diff", "future.json", "future.json"], 3, "future.json has version 3"),
         (["diff", "."], 2, "RUN_B"),
         (["bisect", "."], 2, "no command to run"),
         (["bisect", ".", "--", "true"], 2, "graph.json cannot be read"),
+        (["bisect", "planned.json", "--", "true"], 2, "Did you mean 'shapes'?"),
+        (["bisect", "stopped.json", "--", "true"], 2, "has no plan"),
         (["bisect", ".", "--plugin", "nowhere.py", "--", "true"], 2, "nowhere.py is no Python file"),
     ],
 )
 def test_bad_input(command: Command, model_file: Path, arguments: list[str], code: int, fact: str) -> None:
-    """One line with the fact and the exit code."""
+    """One line with the fact and the exit code: no run, of another version, with passes that are not there."""
+    document = chain(["a"])
+    Path("future.json").write_text(json.dumps({**document, "version": 3}))
+    Path("planned.json").write_text(json.dumps({**document, "plan": {**document["plan"], "pipeline": "shpaes"}}))
+    Path("stopped.json").write_text(json.dumps({**document, "plan": None}))
     ended = command(*arguments)
     assert (ended.code, ended.out) == (code, "")
     assert fact in ended.err
