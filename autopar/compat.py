@@ -18,6 +18,7 @@ import torch.utils.checkpoint
 from torch import fx, nn
 from torch._ops import OpOverload
 from torch.fx._lazy_graph_module import _LazyGraphModule
+from torch.nn.parallel import distributed as torch_ddp
 from torch.overrides import _pop_mode_temporarily
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,6 +43,7 @@ __all__ = [
     "hands_gradient_to_caller",
     "has_global_module_hooks",
     "has_module_hooks",
+    "inside_torch_ddp",
     "is_grad_region",
     "is_parametrized",
     "lacks_compiler",
@@ -217,6 +219,13 @@ def hands_gradient_to_caller(accumulator: Any) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def inside_torch_ddp() -> bool:
+    """Whether torch's own ``DistributedDataParallel`` runs its module at this moment."""
+    wrapper: Any = torch_ddp.DistributedDataParallel  # in its home: elsewhere autopar's may stand in its place
+    found: bool = wrapper._active_ddp_module is not None
+    return found
 
 
 def outside_compiled_code(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from autopar import compat
 from autopar.calls import Entry, Facts, call_key, flags
 from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
-from autopar.errors import AutoparError
+from autopar.errors import AutoparError, UsageError
 from autopar.partitioner.plan import Plan
 from autopar.partitioner.rates import Rates
 from autopar.program import Program
@@ -99,6 +99,12 @@ class Attachment:
         """Captures this call, rewrites it and prepares it to run; ``capture`` is for this call alone."""
         model, executor = self.model, self.start()
         assert model is not None
+        if compat.inside_torch_ddp():
+            raise UsageError(
+                f"This {type(model).__name__} is parallel already, and torch's DistributedDataParallel is around it.",
+                why="Both would reduce its gradients.",
+                mend="Leave one out: where a trainer wraps the model, give it the plain one and use `autopar run`.",
+            )
         if self.printed is not None:
             return self._follow_printed(self.printed, args, kwargs)
 

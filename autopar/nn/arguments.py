@@ -11,7 +11,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["buffers_to_sync", "check_parameters", "device_index", "pick_group"]
+from autopar.attach import attachment_of, detach
+from autopar.runtime.notices import say
+
+__all__ = ["buffers_to_sync", "check_parameters", "device_index", "pick_group", "take_over"]
+
+
+def take_over(module: nn.Module) -> None:
+    """Makes a module plain again that ``autopar.parallelize`` made parallel: its gradients are reduced once."""
+    if attachment_of(module) is not None:
+        detach(module)
+        say(f"DistributedDataParallel takes over {type(module).__name__} from parallelize, whose options end")
 
 
 def pick_group(process_group: dist.ProcessGroup | None, mesh: DeviceMesh | None) -> dist.ProcessGroup:

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from autopar import compat
 from autopar.attach import Attachment
-from autopar.nn.arguments import buffers_to_sync, check_parameters, device_index, pick_group
+from autopar.nn.arguments import buffers_to_sync, check_parameters, device_index, pick_group, take_over
 from autopar.nn.comm_hooks import builtin_hook, check_hook
 from autopar.nn.graph_checks import GraphChecks
 from autopar.nn.ignored import ignored_names
@@ -102,6 +102,7 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
                 raise ValueError(f"A bucket cap of {cap} MiB was given; it must be 0 or more.")
         if check_reduction:
             warnings.warn("check_reduction is deprecated and has no effect.", FutureWarning, stacklevel=2)
+        take_over(module)
         self.process_group = pick_group(process_group, device_mesh)
         self.device_mesh = device_mesh
         self.parameters_to_ignore = ignored_names(module)

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel as TorchDDP
 
+import autopar
+from autopar.errors import UsageError
+from autopar.nn import DistributedDataParallel
 from tests.nn.wrapped import pair, start
 from tests.runtime.pairs import Ranks, differences, seeded
 
@@ -134,3 +138,28 @@ def late_synchronisation() -> list[str]:
 def test_the_reducer_synchronises_a_backward_after_unsynchronised_forwards(ranks: Ranks) -> None:
     """As Accelerate's ``trigger_sync_in_backward`` asks for: the sum of both backwards is averaged."""
     assert ranks(late_synchronisation, 2) == [[], []]
+
+
+def wrapped_when_parallel() -> tuple[list[str], str]:
+    """What differs from torch's DDP where the drop-in wraps a parallel model, and what torch's makes of one."""
+    start()
+    mine, theirs = pair(TwoHeads, find_unused_parameters=True)
+    parallel = autopar.parallelize(mine.module, "ddp")
+    again = DistributedDataParallel(parallel, find_unused_parameters=True)
+    for model in (again, theirs):
+        seeded()
+        led_through(model, torch.randn(3, 4), 2.0).backward()
+    twice = TorchDDP(autopar.parallelize(TwoHeads(), "ddp"))
+    try:
+        twice(torch.ones(1, 4))
+    except UsageError as error:
+        return differences(again, theirs), str(error)
+    return differences(again, theirs), "no error"
+
+
+def test_a_model_is_not_made_parallel_twice(ranks: Ranks) -> None:
+    """The drop-in takes over from ``parallelize``; torch's wrapper around a parallel model is refused."""
+    for differs, text in ranks(wrapped_when_parallel, 2):
+        assert differs == []
+        assert "TwoHeads is parallel already" in text
+        assert "autopar run" in text
