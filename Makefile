@@ -53,8 +53,9 @@ fuzz: $(READY) ## 5,000 random modules against eager (DRAWS=n for another number
 faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say (ARGS="--kills 5")
 	@$(RUN) -m tests.faults $(ARGS)
 
-bench: $(READY) ## step time against the plain module and torch's DDP, 2 ranks
-	@$(RUN) -m benchmarks.overhead $(ARGS)
+bench: $(READY) ## steps against the plain module and torch's DDP, 2 ranks; draws docs/pictures/benchmarks.svg
+	@mkdir -p build
+	@$(RUN) -m benchmarks --json build/bench.json --chart docs/pictures/benchmarks.svg $(ARGS)
 
 parity: $(READY) ## torch's own DDP tests on the drop-in, 2 and 3 ranks; writes docs/parity.md
 	@$(RUN) -W ignore -m tests.parity $(ARGS)

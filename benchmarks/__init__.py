@@ -1,5 +1,4 @@
-"""Measurements: step time against the plain module and torch's DistributedDataParallel.
+"""Models to measure: four small ones that each stress something else, and three of other libraries.
 
-What may live here: workloads, the variants they are run in, the measuring of them and the tables.
-What may not: anything that autopar itself needs.
+What may live here: workloads and the command that measures them all. How to measure is ``autopar.benchmarking``'s.
 """

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autopar.verification.sources import Loaded
+from benchmarks.libraries import missing, small_bert, small_resnet, small_vit
 from benchmarks.models import GPT, conv_net, deep_mlp, wide_mlp
 
-__all__ = ["WORKLOADS", "Workload", "select"]
+__all__ = ["WORKLOADS", "Named", "Workload", "select"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +28,35 @@ class Workload:
         build: makes the model; seeded by the caller.
         batch: makes one rank's input and target from a generator.
         loss: of the model's output and the target.
+        needs: the library that it is from, where that may be missing.
     """
 
     name: str
     summary: str
     build: Callable[[], nn.Module]
     batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Tensor], Tensor]
+    needs: str | None = None
+
+    @property
+    def absent(self) -> str:
+        """Why it cannot be measured here; empty where it can."""
+        return "" if self.needs is None else missing(self.needs)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A workload by name, which is what travels to other processes."""
+
+    name: str
+
+    def load(self) -> Loaded:
+        """The model, a batch of this rank's own, and the loss."""
+        workload = WORKLOADS[self.name]
+        model = workload.build()
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        inputs, target = workload.batch(torch.Generator().manual_seed(rank))
+        return Loaded(model, ((inputs,), {}), lambda output: workload.loss(output, target), self.name)
 
 
 def _regression(rows: int, inputs: int, outputs: int) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
@@ -50,6 +76,14 @@ def _images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         torch.randn(8, 3, 32, 32, generator=generator),
         torch.randint(10, (8,), generator=generator),
     )
+
+
+def _sentences(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randint(1000, (4, 64), generator=generator), torch.randint(2, (4,), generator=generator)
+
+
+def _pictures(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randn(4, 3, 64, 64, generator=generator), torch.randint(10, (4,), generator=generator)
 
 
 def _next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -86,6 +120,30 @@ WORKLOADS: dict[str, Workload] = {
             build=conv_net,
             batch=_images,
             loss=F.cross_entropy,
+        ),
+        Workload(
+            name="bert",
+            summary="BERT of Hugging Face, 4 layers, width 256, 64 tokens, batch 4",
+            build=small_bert,
+            batch=_sentences,
+            loss=lambda output, target: F.cross_entropy(output.logits, target),
+            needs="transformers",
+        ),
+        Workload(
+            name="vit",
+            summary="ViT of timm, 6 layers, width 192, 64x64 images in patches of 8, batch 4",
+            build=small_vit,
+            batch=_pictures,
+            loss=F.cross_entropy,
+            needs="timm",
+        ),
+        Workload(
+            name="resnet",
+            summary="ResNet-18 of torchvision, 64x64 images, batch 4",
+            build=small_resnet,
+            batch=_pictures,
+            loss=F.cross_entropy,
+            needs="torchvision",
         ),
     )
 }

@@ -53,7 +53,8 @@ MAY_NOT_IMPORT = {
     "nn": {"cli", "emit", "verification", "view"},
     "checkpoint": {"api", "cli", "emit", "verification", "view", "capture", "passes"},
     "api": {"cli", "emit", "verification", "view"},
-    "verification": {"cli", "view"},
+    "verification": {"benchmarking", "cli", "view"},
+    "benchmarking": {"cli"},
 }
 WITHOUT_TORCH = {"codes", "errors", "plugins", "partitioner", "view"}
 WITHOUT_NETWORK = {*MAY_IMPORT, "compilation", "emit"} - {"shm"}

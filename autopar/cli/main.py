@@ -28,6 +28,11 @@ _COMMANDS = (
         "autopar.cli.verify",
         "Train a model plainly and in parallel, and compare after every step; exit code 1 where they differ.",
     ),
+    LazyCommand(
+        "bench",
+        "autopar.cli.bench",
+        "Measure training steps of a model: plain, with torch's DistributedDataParallel, and with autopar.",
+    ),
     LazyCommand("view", "autopar.cli.view", "Show a program: of a model file, or of what transform wrote."),
     LazyCommand(
         "explain",
