@@ -23,7 +23,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from autopar.cli.main import main as autopar
@@ -35,19 +36,26 @@ _BLOCK = re.compile(r"<!-- (file|run|show)([^\n]*?) -->\n```(\w*)\n(.*?)```", re
 _PICTURE = re.compile(r"<!-- picture (\S+) (\S+) -->")
 
 
-def generate(text: str) -> tuple[str, dict[str, str]]:
+def launched(words: Sequence[str]) -> str:
+    """What ``autopar run`` prints: the one command that needs processes of its own."""
+    script = [sys.executable, "-m", *words]
+    return subprocess.run(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+
+
+def generate(text: str, launch: Callable[[Sequence[str]], str] = launched) -> tuple[str, dict[str, str]]:
     """A page as it should be, and its pictures by file name.
 
     Args:
         text: the page as it is.
+        launch: gives what an ``autopar run`` command prints.
     """
     with tempfile.TemporaryDirectory() as folder, _inside(folder):
-        page = _BLOCK.sub(_block, text)
+        page = _BLOCK.sub(partial(_block, launch), text)
         pictures = {name: Path(source).read_text(encoding="utf-8") for source, name in _PICTURE.findall(page)}
     return page, pictures
 
 
-def _block(match: re.Match[str]) -> str:
+def _block(launch: Callable[[Sequence[str]], str], match: re.Match[str]) -> str:
     kind, words, _, body = match.groups()
     head = match.group()[: match.start(4) - match.start()]
     if kind == "file":
@@ -55,18 +63,17 @@ def _block(match: re.Match[str]) -> str:
         return match.group()
     if kind == "run":
         commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
-        body = "".join(f"$ {command}\n{_printed(command)}" for command in commands)
+        body = "".join(f"$ {command}\n{_printed(command, launch)}" for command in commands)
     else:
         body = _shown(*words.split())
     return f"{head}{body}```"
 
 
-def _printed(command: str) -> str:
-    """What a command prints; only ``autopar run`` needs processes of its own."""
+def _printed(command: str, launch: Callable[[Sequence[str]], str]) -> str:
+    """What a command prints, in this process where it can be."""
     words = shlex.split(command)
     if words[:2] == ["autopar", "run"]:
-        script = [sys.executable, "-m", *words]
-        return subprocess.run(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+        return launch(words)
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         if words[0] == "autopar":

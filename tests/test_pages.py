@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from autopar.passes.registry import passes
+from tests.ranks import run_ranks
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def generate() -> Callable[[str], tuple[str, dict[str, str]]]:
+def generate() -> Callable[..., tuple[str, dict[str, str]]]:
     """The function of ``docs/generate.py``, which is no part of a package."""
-    function: Callable[[str], tuple[str, dict[str, str]]] = runpy.run_path(str(DOCS / "generate.py"))["generate"]
+    function: Callable[..., tuple[str, dict[str, str]]] = runpy.run_path(str(DOCS / "generate.py"))["generate"]
     return function
+
+
+def run_here(script: str) -> str:
+    """Runs a script on this rank; what it prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        runpy.run_path(script, run_name="__main__")
+    return output.getvalue()
+
+
+def launch(words: Sequence[str]) -> str:
+    """``autopar run --nproc 2 SCRIPT``, on ranks that have imported torch already."""
+    *launcher, script = words
+    assert launcher == ["autopar", "run", "--nproc", "2"]
+    return "".join(run_ranks(run_here, 2, str(Path(script).resolve()), timeout=100))
 
 
 @pytest.fixture
@@ -35,7 +53,7 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_page_is_what_the_tool_prints(page: str) -> None:
     """`make docs` mends it where it is not."""
     shown = (DOCS / page).read_text(encoding="utf-8")
-    made, pictures = generate()(shown)
+    made, pictures = generate()(shown, launch)
     assert made == shown
     for name, picture in pictures.items():
         assert (DOCS / "pictures" / name).read_text(encoding="utf-8") == picture

@@ -46,7 +46,7 @@ def train(backend: str) -> dict[str, Any]:
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A traced run of two ranks: its folder, and the plan."""
     folder = tmp_path_factory.mktemp(request.param)
-    results = run_ranks(train, 2, request.param, environment={TRACE: str(folder)})
+    results = run_ranks(train, 2, request.param, timeout=110, environment={TRACE: str(folder)})
     assert all(result["traced"] for result in results)
     return folder, results[0]["plan"]
 
