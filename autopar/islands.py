@@ -8,6 +8,7 @@ by the guards that whole programs have, gets the submodule's own forward.
 from __future__ import annotations
 
 import functools
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from autopar import compat
 from autopar.calls import Entry, Facts, call_key, flags
 from autopar.program import Program, info
 
-__all__ = ["Island", "StandIn", "around", "eager_parameters", "installed", "stand_ins"]
+__all__ = ["Island", "StandIn", "around", "eager_parameters", "installed", "kind_of", "stand_ins"]
 
 # Reads the tensors of these names from a module, at each call.
 Reader = Callable[[nn.Module, Sequence[str]], Callable[[], Sequence[torch.Tensor]]]
@@ -43,6 +44,11 @@ class Island:
     modes: tuple[Any, ...]
 
 
+def kind_of(key: Any, modes: tuple[Any, ...]) -> str:
+    """A kind of call and the modes around it as a short text, for files."""
+    return hashlib.sha256(repr((key, modes)).encode()).hexdigest()[:16]
+
+
 def stand_ins(program: Program, reader: Reader | None = None) -> list[StandIn]:
     """What takes the place of a forward while the program runs, for its islands and those inside them.
 
@@ -52,7 +58,7 @@ def stand_ins(program: Program, reader: Reader | None = None) -> list[StandIn]:
     """
     found = []
     for island in program.islands.values():
-        found.append(StandIn(island, reader))
+        found.append(_stand_in(island, reader))
         found += stand_ins(island.program, reader)
     return found
 
@@ -92,15 +98,18 @@ class StandIn:
     """Stands for the ``forward`` of an island's module: its graph where that is exact, else the forward itself.
 
     Args:
-        island: what runs.
-        reader: see ``stand_ins``.
+        module: the island's.
+        fits: whether the graph is exact for a call, as far as its arguments, modes and the module tell.
+        run: runs it.
     """
 
-    def __init__(self, island: Island, reader: Reader | None = None) -> None:
-        program = island.program
-        self.module, self.modes = program.model, island.modes
-        facts = Facts(self.module, {**flags(program.mode_dependent), **program.attributes})
-        self._entry = Entry(island.key, facts, _runner(program, reader), program)
+    def __init__(
+        self,
+        module: nn.Module,
+        fits: Callable[[tuple[Any, ...], dict[str, Any]], bool],
+        run: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    ) -> None:
+        self.module, self._fits, self._run = module, fits, run
         self._hooks = [
             hooks
             for module in self.module.modules()
@@ -127,15 +136,14 @@ class StandIn:
             self._thread == threading.get_ident()
             and torch.is_grad_enabled()
             and not any(self._hooks)
-            and compat.ambient_modes() == self.modes
             # A checkpoint around the call runs the forward itself once more and compares what was saved.
             and not compat.saves_through_hooks()
-            and self._entry.fits(call_key(args, kwargs), args, kwargs) is True
+            and self._fits(args, kwargs)
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
-        return self._entry.run(args, kwargs) if self.serves(args, kwargs) else self._own(*args, **kwargs)
+        return self._run(args, kwargs) if self.serves(args, kwargs) else self._own(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy that a forward makes of its submodules has its own forward."""
@@ -162,6 +170,18 @@ def eager_parameters(program: Program) -> set[nn.Parameter]:
                 if parameter.requires_grad
             }
     return found.union(*(eager_parameters(one.program) for one in program.islands.values()))
+
+
+def _stand_in(island: Island, reader: Reader | None) -> StandIn:
+    program, modes = island.program, island.modes
+    facts = Facts(program.model, {**flags(program.mode_dependent), **program.attributes})
+    run = _runner(program, reader)
+    entry = Entry(island.key, facts, run, program)
+
+    def fits(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return compat.ambient_modes() == modes and entry.fits(call_key(args, kwargs), args, kwargs) is True
+
+    return StandIn(program.model, fits, run)
 
 
 def _runner(program: Program, reader: Reader | None) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:

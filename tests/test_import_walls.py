@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "replica_modules", "replica_ops",
     },
     "shm": {"compat", "errors"},
-    "view": {"errors", "partitioner", "program"},
+    "view": {"errors", "islands", "partitioner", "program"},
 }  # fmt: skip
 MAY_NOT_IMPORT = {
     "strategies": {"api", "cli", "emit", "verification", "view", "capture", "passes"},

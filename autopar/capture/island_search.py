@@ -74,7 +74,7 @@ class Search:
         chosen: dict[nn.Module, str] = {}
         for path in paths:
             owner = model.get_submodule(path)
-            for module in owner.modules():
+            for module in _own_python(owner):
                 # An opaque call itself was tried before, unless nobody did for its hooks, which run around an island.
                 itself = module is owner and (not path or not compat.has_module_hooks(module))
                 if not itself and "forward" not in vars(module) and _trains(module):
@@ -187,6 +187,15 @@ def _obstacle(module: nn.Module) -> str | None:
     if any(isinstance(value, torch.Tensor) and value.grad_fn is not None for value in _plain_tensors(module)):
         return "it uses a tensor that is computed before its forward"
     return None
+
+
+def _own_python(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and what is below it, but for what is compiled: code that looks at forwards as it pleases."""
+    if compat.is_compiled(module) or isinstance(module, torch.jit.ScriptModule):
+        return
+    yield module
+    for child in module.children():
+        yield from _own_python(child)
 
 
 def _plain_tensors(module: nn.Module) -> Iterator[Any]:

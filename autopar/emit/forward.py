@@ -11,6 +11,7 @@ from torch import fx
 
 from autopar.emit.body import Body
 from autopar.emit.imports import Imports
+from autopar.emit.islands import print_islands
 from autopar.emit.layout import Expr, assign, call, condition, raising, render
 from autopar.emit.names import Scope
 from autopar.emit.operations import Operations
@@ -79,8 +80,16 @@ def write_forward(
     program = outlined(program)
     # Twice: the first round finds out which imports there are, so that no variable hides one.
     imports = Imports({*parameter_names(program), *defined})
+
+    def write_island(island: Program, text: str) -> list[str]:
+        return _write(island, text, model_file, imports, imports.names)
+
     _write(program, docstring, model_file, imports, frozenset())
+    print_islands(program, imports, defined, write_island)
     lines = _write(program, docstring, model_file, imports, imports.names)
+    islands = print_islands(program, imports, defined | imports.names, write_island)
+    first = next(index for index, line in enumerate(lines) if line.startswith("def forward("))
+    lines = [*islands.lines, *lines[:first], *islands.decorator, *lines[first:]]
     if program.guards.questions is not None:
         lines = [*_questions(program, model_file, imports), "", "", *lines]
     return Function(tuple(lines), imports)

@@ -29,8 +29,13 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
         spec["name"] for spec in (document["plan"] or {"parameters": []})["parameters"] if len(spec["shape"]) > 1
     ]
     found: dict[str, None] = {}
+    outside = {node.get("inside") for node in document["after"]["nodes"] if node["flops"]}
     for node in document["after"]["nodes"]:
-        if node["flops"] or not (node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT):
+        if (
+            node["flops"]
+            or node["name"] in outside
+            or not (node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT)
+        ):
             continue
         module = node["module"]
         if any(not module or name.startswith(f"{module}.") for name in matrices):

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopar.view.islands import island_graphs
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -23,7 +25,12 @@ def graph_of(program: Program) -> dict[str, Any]:
     nodes: list[dict[str, Any]] = []
     edges: list[list[str]] = []
     for node in program.graph.nodes:
-        nodes.append(_node(node, program.graph_module, code))
+        described = _node(node, program.graph_module, code)
+        if described["opaque"] and program.islands:
+            for island in island_graphs(program, node, graph_of, described):
+                nodes += island["nodes"]
+                edges += island["edges"]
+        nodes.append(described)
         edges += [[source.name, node.name] for source in node.all_input_nodes]
         inner = getattr(program.graph_module, str(node.target), None) if node.op == "get_attr" else None
         if isinstance(getattr(inner, "graph", None), type(program.graph)):
@@ -74,6 +81,7 @@ def _node(node: fx.Node, root: fx.GraphModule, code: dict[str, str]) -> dict[str
         "replica": known.replica,
         "opaque": known.opaque,
         "region": known.region or None,
+        "inside": None,
         "created_by": known.created_by,
         "code": code.get(node.name),
     }

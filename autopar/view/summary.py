@@ -36,9 +36,9 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     plan = document["plan"] or {"buckets": [], "parameters": [], "local": [], "options": {}}
     sizes = {spec["name"]: spec_bytes(spec) for spec in plan["parameters"]}
-    whole = [node["module"] for node in document["after"]["nodes"] if node["opaque"]]
-    opaque = sum(size for name, size in sizes.items() if any(_inside(name, module) for module in whole))
     total = sum(sizes.values())
+    eager = {node["module"]: node["param_bytes"] for node in document["after"]["nodes"] if node["opaque"]}
+    opaque = min(total, sum(eager.values()))
     flops = sum(node["flops"] for node in document["after"]["nodes"])
     return {
         "model": document["model"],
@@ -157,7 +157,3 @@ def _buckets(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[
         }
         for bucket in plan["buckets"]
     ]
-
-
-def _inside(parameter: str, module: str) -> bool:
-    return not module or parameter.startswith(f"{module}.")

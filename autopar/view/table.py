@@ -14,6 +14,7 @@ from autopar.view.units import bytes_text, count_text, flops_text, shape_text, s
 
 __all__ = ["print_table"]
 
+_INSIDE = "· "  # before an operation that runs in the opaque call below it
 _NAMES = 26  # characters that module and operation need to stay readable; columns are dropped for them
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
@@ -43,9 +44,10 @@ _NUMBERS = ("params", "FLOPs", "bucket")
 def _columns(found: list[Operation]) -> dict[str, list[str]]:
     """The cells by column, whole."""
     nodes = [operation.node for operation in found]
+    calls = {node["name"]: node for node in nodes if node["opaque"]}
     return {
         "module": [node["module"] or "-" for node in nodes],
-        "operation": [_operation(operation) for operation in found],
+        "operation": [f"{_INSIDE * _depth(one.node, calls)}{_operation(one)}" for one in found],
         "output": [shape_text(node["shape"], node["dtype"]) for node in nodes],
         "params": [bytes_text(one.param_bytes) if one.param_bytes else "-" for one in found],
         "FLOPs": [flops_text(node["flops"]) if node["flops"] else "-" for node in nodes],
@@ -75,6 +77,12 @@ def _fit(columns: dict[str, list[str]], width: int) -> None:
 
 def _length(columns: Mapping[str, list[str]], name: str) -> int:
     return max(map(len, [name, *columns[name]]))
+
+
+def _depth(node: Mapping[str, Any], calls: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many opaque calls an operation of an island runs in."""
+    around = calls.get(node.get("inside") or "")
+    return 0 if around is None else 1 + _depth(around, calls)
 
 
 def _operation(operation: Operation) -> str:

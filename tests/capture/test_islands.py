@@ -16,7 +16,7 @@ from torch import nn
 import autopar
 from autopar.capture import climb
 from autopar.capture.ladder import capture
-from autopar.islands import StandIn, eager_parameters
+from autopar.islands import StandIn, eager_parameters, stand_ins
 from autopar.program import Program
 from tests.capture.islands import Block, Handed, Masked, Model, Nested, Shared, ValueLoop, WholeLoop
 
@@ -152,7 +152,7 @@ def test_a_call_that_the_graph_is_not_for_gets_the_forward_itself(monkeypatch: p
     """Another dtype, another mode, a hook, autocast, no gradients, another thread: never a wrong graph."""
     model = Model(ValueLoop())
     program = capture(model, (batch(model),))
-    island = StandIn(program.islands["part.blocks.0"])
+    island, _ = stand_ins(program)
     x = torch.randn(3, 6, requires_grad=True)
     island.begin()
     assert island.serves((x,), {})

@@ -30,6 +30,7 @@ def node(name: str, op: str = "call_function", target: str = "F.linear", **chang
         "replica": None,
         "opaque": False,
         "region": None,
+        "inside": None,
         "created_by": "capture",
         "code": f"{name} = {target}()",
         **changes,

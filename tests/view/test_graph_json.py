@@ -82,11 +82,13 @@ def test_operation_is_described(document: dict[str, Any]) -> None:
 
 
 def test_opaque_module_is_marked(document: dict[str, Any]) -> None:
-    """An opaque call says so, with its class and the bytes of its parameters."""
+    """An opaque call says so, with its class; the bytes of its parameters are with its island."""
     rnn = _by_target(document["after"], "self.rnn")
     assert rnn["opaque"]
     assert rnn["class"] == "LSTM"
-    assert rnn["param_bytes"] == 4 * sum(p.numel() for p in nn.LSTM(4, 4).parameters())
+    inside = [one for one in document["after"]["nodes"] if one["inside"] == rnn["name"]]
+    total = 4 * sum(p.numel() for p in nn.LSTM(4, 4).parameters())
+    assert (rnn["param_bytes"], sum(one["param_bytes"] for one in inside)) == (0, total)
 
 
 def test_edges_name_nodes_of_their_graph(document: dict[str, Any]) -> None:

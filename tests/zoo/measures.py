@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from autopar.islands import eager_parameters
 from autopar.program import Program, info
 
 __all__ = ["Measures", "Opaque", "measure"]
@@ -31,8 +33,9 @@ class Measures:
         front_end: how it was captured.
         parameters: number of elements of the trainable parameters, each parameter counted once.
         parameter_bytes: their bytes.
-        opaque_bytes: bytes of the trainable parameters that an opaque call owns, wholly or beside others.
-        opaque: the opaque calls that own parameters, largest first; a module called twice stands once.
+        opaque_bytes: bytes of the trainable parameters that eager code owns, wholly or beside others.
+        opaque: the opaque calls that own such parameters, with the bytes of these, largest first; a
+            module called twice stands once.
         remarks: why something was missed, with the number of times, most frequent first.
     """
 
@@ -56,24 +59,15 @@ class Measures:
 def measure(program: Program) -> Measures:
     """The figures of a program.
 
-    A trainable parameter is *at operation level* when nothing but operations of the graph uses it:
-    no opaque call owns it. A parameter that is tied to one inside an opaque module is not.
+    A trainable parameter is *at operation level* when nothing but operations of the graph, or of an
+    island's, uses it: no eager code owns it. A parameter that is tied to one in eager code is not.
 
     Args:
         program: after ``inline-modules``, which opens what is pure.
     """
     trainable = {p: p.numel() * p.element_size() for p in program.trainable().values()}
-    hidden: set[nn.Parameter] = set()
-    calls: dict[str, Opaque] = {}
-    for node in program.graph.nodes:
-        if not info(node).opaque:
-            continue
-        path = info(node).module_path
-        module = program.model.get_submodule(path)
-        owned = {p for p in module.parameters() if p in trainable}
-        hidden |= owned
-        if owned:
-            calls[path] = Opaque(path, type(module).__name__, sum(trainable[p] for p in owned))
+    hidden = eager_parameters(program)
+    calls = {call.path: call for call in _calls(program, hidden)}
     reasons: dict[str, int] = {}
     for remark in program.remarks:
         if remark.kind == "missed":
@@ -89,7 +83,22 @@ def measure(program: Program) -> Measures:
     )
 
 
+def _calls(program: Program, hidden: set[nn.Parameter], around: str = "") -> Iterator[Opaque]:
+    """The opaque calls that own parameters which no operation reads, those inside of islands as well."""
+    for node in program.graph.nodes:
+        if info(node).opaque:
+            path = info(node).module_path
+            module = program.model.get_submodule(path)
+            inside = {p for one in program.islands.values() for p in one.program.model.parameters()}
+            owned = (hidden & set(module.parameters())) - inside
+            if owned:
+                full = ".".join(filter(None, (around, path)))
+                yield Opaque(full, type(module).__name__, sum(p.numel() * p.element_size() for p in owned))
+    for path, island in program.islands.items():
+        yield from _calls(island.program, hidden, ".".join(filter(None, (around, path))))
+
+
 def _reason(message: str) -> str:
-    """What a remark says without the name of the module that it says it of."""
-    after = message.split(": ", 1)[-1]
+    """What a remark says without the name of the module that it says it of, and without its islands."""
+    after = re.sub(r"; \d+ islands? inside holds? \S+ of its bytes", "", message.split(": ", 1)[-1])
     return re.sub(r"writes to '[^']*'", "writes to a buffer", after).rstrip(".")

@@ -63,7 +63,7 @@ class _Branch(nn.Module):
         self.fc = nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.fc(x)
+        x = nn.functional.linear(x, self.fc.weight, self.fc.bias)  # no call of a module, which would be an island
         return x if x.sum() > 0 else -x
 
 
