@@ -10,16 +10,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Steps:
-    """Counts training steps aloud on standard error; only rank 0 of a launch speaks."""
+    """Counts training steps aloud on standard error, from those on that are done; only rank 0 of a launch speaks."""
 
-    def __init__(self, title: str, total: int, lines: int = 5) -> None:
-        self.title, self.total, self.note = title, total, ""
+    def __init__(self, title: str, total: int, lines: int = 5, done: int = 0) -> None:
+        self.title, self.total, self.note, self.done = title, total, "", done
         self.every = max(1, total // lines)
         self.console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
     def __iter__(self) -> Iterator[int]:
         if not self.console.is_terminal:
-            for step in range(self.total):
+            for step in range(self.done, self.total):
                 yield step
                 if (step + 1) % self.every == 0 or step + 1 == self.total:
                     self.console.print(
@@ -36,7 +36,7 @@ class Steps:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(self.title, total=self.total, note="")
-            for step in range(self.total):
+            task = bar.add_task(self.title, total=self.total, completed=self.done, note="")
+            for step in range(self.done, self.total):
                 yield step
                 bar.update(task, advance=1, note=self.note)

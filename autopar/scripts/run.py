@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from autopar.errors import LaunchError, OptionError, UsageError
+from autopar.scripts import slurm
 from autopar.scripts.closing import signal_name
 from autopar.scripts.traced import clear, merge
 
@@ -72,7 +73,9 @@ def run_script(
     flags = ["--debug"] if debug else []
     worker = [*flags, *([] if replace else ["--no-replace"]), *(["--device", device] if device else []), script]
     worker += script_args
-    launcher = _launcher(nproc, list(torchrun_args))
+    launcher = _launcher(nproc, list(torchrun_args), environment)
+    if launcher is None and slurm.is_task(environment):
+        environment |= slurm.environment_of_task(environment)
     python = [sys.executable, "-m", _ENTRY_MODULE]
     if launcher is None:
         return _ended(_wait([*python, "launched", *worker], environment, script, debug=debug), trace)
@@ -103,7 +106,7 @@ def _environment(device: str | None) -> dict[str, str]:
     return environment
 
 
-def _launcher(nproc: int | None, options: list[str]) -> list[str] | None:
+def _launcher(nproc: int | None, options: list[str], environment: Mapping[str, str]) -> list[str] | None:
     """Options for torchrun; None for one plain process."""
     if nproc is not None and nproc < 1:
         raise OptionError(f"--nproc {nproc} was given.", why="No process would run.", mend="Give 1 or more.")
@@ -121,7 +124,13 @@ def _launcher(nproc: int | None, options: list[str]) -> list[str] | None:
         return None
     if nproc is not None:
         options = [f"--nproc-per-node={nproc}", *options]
-    return options if any(name.startswith(_RENDEZVOUS) for name in names) else ["--standalone", *options]
+    if not any(name.startswith(_RENDEZVOUS) for name in names):
+        meeting = slurm.rendezvous(environment) if slurm.is_task(environment) else ["--standalone"]
+        return [*meeting, *options]
+    if "rdzv-endpoint" in names and not {"rdzv-backend", "node-rank"} & set(names):
+        # torchrun's own default needs a number on each node; this one is the same command line on all
+        return ["--rdzv-backend=c10d", *options]
+    return options
 
 
 def _wait(command: Sequence[str], environment: Mapping[str, str], script: str, *, debug: bool) -> int:

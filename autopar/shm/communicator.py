@@ -237,6 +237,7 @@ class Communicator:
             what.label = label.encode()[: _LABEL_BYTES - 1].ljust(_LABEL_BYTES, b"\0")
             what.segment, what.offset = place
             self._sequence = sequence
+            self._controls[self.rank].heartbeat = time.monotonic()
             self._pending.append((sequence, tensor))
             status = self._transport.post(what)
             if status not in (Status.DONE, Status.PENDING):
@@ -303,7 +304,7 @@ class Communicator:
 
     def _lost(self, label: str, reason: str) -> AutoparError:
         failures.say_farewell(self._controls[self.rank], reason)
-        return self._fail(failures.lost(self.rank, self.world_size, label, reason))
+        return self._fail(failures.lost(self.rank, label, reason, self._controls))
 
     def _fail(self, error: ErrorT) -> ErrorT:
         """Remembers the first error: ranks that are out of step cannot get into step again."""

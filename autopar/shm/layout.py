@@ -103,7 +103,8 @@ class Control(ctypes.Structure):
 
     _fields_ = [
         ("posted", ctypes.c_uint64),
-        ("_pad_posted", ctypes.c_char * 56),
+        ("heartbeat", ctypes.c_double),  # when it posted, by the host's monotonic clock; padding to kernels.c
+        ("_pad_posted", ctypes.c_char * 48),
         ("finished", ctypes.c_uint64),
         ("_pad_finished", ctypes.c_char * 56),
         ("left", ctypes.c_uint64),

@@ -23,4 +23,5 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str], monkeypatch:
     """Only rank 0 of a launch speaks; the others still count."""
     monkeypatch.setenv("RANK", "1")
     assert list(Steps("training", 3)) == [0, 1, 2]
+    assert list(Steps("training", 3, done=2)) == [2]
     assert capsys.readouterr() == ("", "")

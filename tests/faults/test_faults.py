@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.faults.injection import inject
@@ -26,6 +28,10 @@ def test_lost_rank_over_shared_memory(fault: str, place: str) -> None:
     for rank, outcome in result.survivors.items():
         assert outcome.said.startswith(f"Rank {rank} of 3 lost the others at {place}")
         assert "rank 1 " in outcome.said
+        beats = re.search(r"Last heartbeats: rank 0 (.*); rank 1 (.*); rank 2 (.*)\. Look at", outcome.said)
+        assert beats is not None
+        last = "step 2, bucket 5 of 6" if fault in ("killed before a collective", "raises") else "step 3, bucket "
+        assert re.match(rf"\d+\.\d s ago at {last}", beats[2])
         assert outcome.seconds < _SOON
     assert result.left_behind == ()
 
