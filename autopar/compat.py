@@ -55,6 +55,7 @@ __all__ = [
     "reduce_scatter_single",
     "saves_through_hooks",
     "set_cpu_backend",
+    "set_launcher_store",
     "size_expression",
     "size_guards",
     "storage_references",
@@ -474,6 +475,17 @@ def is_sole_owner(tensor: torch.Tensor) -> bool:
     """
     alone = 3 if tensor._is_view() else 2  # the tensor, the storage object asked, and the base
     return tensor._use_count() == 1 and storage_references(tensor) <= alone  # type: ignore[attr-defined]
+
+
+def set_launcher_store(store: Any, rendezvous: Any) -> None:
+    """Lets torchrun make its stores with this class; for a process that only launches (2.11-2.13).
+
+    Args:
+        store: takes the place of ``torch.distributed.TCPStore``.
+        rendezvous: the module ``torch.distributed.elastic.rendezvous.c10d_rendezvous_backend``.
+    """
+    rendezvous.TCPStore = store
+    torch.distributed.TCPStore = store  # type: ignore[attr-defined]
 
 
 def checkpoint_records(metadata: Any, filesystem: Any) -> dict[tuple[str, str], Any]:

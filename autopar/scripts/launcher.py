@@ -8,6 +8,7 @@ Rendezvous, restarts, several hosts and log folders are torchrun's own, whose ``
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -18,8 +19,10 @@ from torch.distributed import DistError
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
-from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.elastic.rendezvous import RendezvousError, c10d_rendezvous_backend
 
+from autopar import compat
+from autopar.runtime.loopback import LoopbackStore
 from autopar.scripts.closing import Failure, closing, signal_name
 
 __all__ = ["main"]
@@ -39,6 +42,8 @@ def main(arguments: list[str]) -> NoReturn:
     script, *rest = arguments[1:] if debug else arguments
     sys.argv[0] = "torchrun"  # for its usage messages
     options = torchrun.parse_args(rest)
+    if options.standalone and not options.local_addr:
+        _stay_on_loopback(options)
     if not debug and not options.max_restarts:  # between restarts nobody else says what happened
         _quieten()
     try:
@@ -53,6 +58,14 @@ def main(arguments: list[str]) -> NoReturn:
         what = " ".join(str(error).split()).rstrip(".")
         _end(f"The ranks of {script} could not meet: {type(error).__name__}: {what}.", code=1, debug=debug)
     sys.exit(0)
+
+
+def _stay_on_loopback(options: Namespace) -> None:
+    """Lets everything that this launcher and its ranks listen on be out of reach for other machines."""
+    options.local_addr = "127.0.0.1"
+    compat.set_launcher_store(LoopbackStore, c10d_rendezvous_backend)
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo listens where the host's name points, otherwise
 
 
 def _end(sentence: str, *, code: int, debug: bool) -> NoReturn:

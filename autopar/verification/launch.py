@@ -9,9 +9,8 @@ from datetime import timedelta
 from multiprocessing import connection, get_context
 from typing import Any
 
-import torch.distributed as dist
-
 from autopar.errors import AutoparError, CheckFailedError, RankLostError, RankMismatchError, UsageError
+from autopar.runtime.loopback import LoopbackStore
 from autopar.verification.messages import as_error, receive, send
 from autopar.verification.rank import Job, main
 from autopar.verification.settings import Settings
@@ -84,7 +83,7 @@ def started(source: Source, settings: Settings, *, ranks: int | None) -> Iterato
     store = None
     if ranks is not None:
         limit = timedelta(seconds=settings.timeout)
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=limit)  # type: ignore[attr-defined]
+        store = LoopbackStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=limit)
     pipes: list[connection.Connection] = []
     processes: list[Any] = []
     try:
