@@ -16,7 +16,7 @@ from autopar.runtime.collectives import Work as AnyWork
 from autopar.runtime.group import Group
 from autopar.shm import NAME, Communicator, Work, connect
 
-__all__ = ["SharedMemoryCollectives", "shared_memory_group", "start_collectives"]
+__all__ = ["SharedMemoryCollectives", "group_inside_graphs", "start_collectives"]
 
 _VARIABLE = "AUTOPAR_BACKEND"
 _HEADROOM = 1.25  # of the gradients' bytes: buffers of modules, alignment, a bucket that is made anew
@@ -62,11 +62,21 @@ def start_collectives(group: Group, backend: str, *, device: torch.device, nbyte
     return torchs
 
 
-def shared_memory_group(group: Group) -> dist.ProcessGroup:
-    """A process group of the same ranks through shared memory, for collectives inside graphs; called on all of them."""
-    ranks = dist.get_process_group_ranks(group.handle)
-    timeout = timedelta(seconds=group.timeout)
-    made: dist.ProcessGroup = dist.new_group(ranks, timeout=timeout, backend=NAME, use_local_synchronization=True)
+def group_inside_graphs(group: Group, *, shared: bool) -> dist.ProcessGroup:
+    """A process group of the same ranks for the collectives inside graphs alone; called on all of them.
+
+    Of their own, because what the engine sends beside them comes in an order that only the engine keeps.
+
+    Args:
+        group: the ranks.
+        shared: through shared memory.
+    """
+    made: dist.ProcessGroup = dist.new_group(
+        dist.get_process_group_ranks(group.handle),
+        timeout=timedelta(seconds=group.timeout),
+        backend=NAME if shared else dist.get_backend(group.handle),
+        use_local_synchronization=True,
+    )
     return made
 
 

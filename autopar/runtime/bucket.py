@@ -125,6 +125,23 @@ class Bucket:
         """
         return [result.detach() for result in self._results]
 
+    def arrived(self) -> bool:
+        """Whether every ``.grad`` is what ``views`` gave out: none is missing, and nothing was added to any."""
+        if self.missing:
+            return False
+        pairs = zip(self.parameters, self._results, strict=True)
+        return all(p.grad is not None and p.grad.data_ptr() == result.data_ptr() for p, result in pairs)
+
+    def unscale(self) -> None:
+        """Makes every ``.grad`` that ``views`` went into this rank's own gradient, without the scale."""
+        for parameter, result in zip(self.parameters, self._results, strict=True):
+            if self.scale == 1.0 or parameter.grad is None:
+                continue
+            if parameter.grad.data_ptr() == result.data_ptr():
+                parameter.grad.mul_(1.0 / self.scale)
+            else:
+                parameter.grad.add_(result, alpha=1.0 / self.scale - 1.0)
+
     def store(self, local: Sequence[torch.Tensor | None]) -> None:
         """Makes ``.grad`` the reduced gradients where autograd did not.
 

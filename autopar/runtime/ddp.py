@@ -19,7 +19,7 @@ from autopar.partitioner.rates import Rates
 from autopar.program import Program
 from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
-from autopar.runtime.backends import shared_memory_group, start_collectives
+from autopar.runtime.backends import group_inside_graphs, start_collectives
 from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.buffers import BufferBroadcast
 from autopar.runtime.collectives import Collectives
@@ -197,7 +197,7 @@ class DDPExecutor:
             return None
         if self._in_graph is None:
             shared = self.collectives is not None and self.collectives.shares_memory
-            self._in_graph = shared_memory_group(self.group) if shared else self.group.handle
+            self._in_graph = group_inside_graphs(self.group, shared=shared)
         return self._in_graph
 
     def follow(self, plan: Plan, forward: Runnable) -> Runnable:
@@ -233,7 +233,7 @@ class DDPExecutor:
             self.engine.close()
         if self.collectives is not None:
             self.collectives.close()
-        if self._in_graph is not None and self._in_graph is not self.group.handle and dist.is_initialized():
+        if self._in_graph is not None and dist.is_initialized():
             dist.destroy_process_group(self._in_graph)
 
     def _start_engine(self, plan: Plan) -> BucketEngine:

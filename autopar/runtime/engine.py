@@ -21,7 +21,7 @@ from autopar.runtime.bucket_kinds import AnyBucket, is_watched, make_buckets, na
 from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.step_times import StepTimes
-from autopar.runtime.sync_node import NOBODYS, SyncGradients, sole_owner_references
+from autopar.runtime.sync_node import NOBODYS, Launch, SyncGradients, sole_owner_references
 from autopar.runtime.usage import ParameterUsage
 
 __all__ = ["BucketEngine"]
@@ -72,6 +72,8 @@ class BucketEngine:
         self._forwards = 0
         self._synced_forward = True
         self._carried: frozenset[int] = frozenset()
+        self._anchor = torch.zeros((), requires_grad=True)
+        self._given: set[int] = set()  # graph buckets whose memory autograd was given for .grad
         self._works: list[list[Work]] = []  # a list for each bucket sent so far
         self._fired: dict[int, int] = {}
         # bucket index to the local .grad it was loaded from; None where a graph node gave gradients
@@ -104,7 +106,8 @@ class BucketEngine:
         """The parameters again; the backward of this node fills the bucket."""
         if not self._synced_forward or not torch.is_grad_enabled():
             return parameters
-        synced: Sequence[torch.Tensor] = SyncGradients.apply(self, self.buckets[bucket], *parameters)
+        launch = Launch.apply(self, self.buckets[bucket], self._anchor)
+        synced: Sequence[torch.Tensor] = SyncGradients.apply(self, self.buckets[bucket], launch, *parameters)
         return synced
 
     def watch(self, outputs: Iterable[Any]) -> None:
@@ -192,17 +195,22 @@ class BucketEngine:
             return gradients
         if not self._active:
             return self._reduce_now(bucket, gradients)
-        if self._forwards != 1 or is_watched(bucket):
+        if self._forwards != 1 or bucket.spec.layout == "sparse" or is_watched(bucket):
             # Someone will add to these gradients or look at them while they travel: let autograd
             # put the local ones into .grad first and reduce those at the end of backward.
             return gradients
-        self._loaded[bucket.spec.index] = None
+        self._given.add(bucket.spec.index)
         bucket.load(gradients, owners=self._sole_owner)
-        self._launch_ready()
         views = bucket.views()
         if not bucket.missing:
             return views
         return [None if i in bucket.missing else view for i, view in enumerate(views)]
+
+    def launch(self, bucket: AnyBucket) -> None:
+        """Sends a graph bucket, unless its parameters got or will get gradients on another way, too."""
+        if bucket.spec.index in self._given and bucket.arrived():
+            self._loaded[bucket.spec.index] = None
+            self._launch_ready()
 
     def _reduce_now(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         bucket.load(gradients, owners=NOBODYS)
@@ -223,7 +231,7 @@ class BucketEngine:
         index = bucket.spec.index
 
         def note(parameter: torch.Tensor) -> None:
-            if not self._synced_forward or index in self._carried:
+            if not self._synced_forward or index in self._carried or index in self._given:
                 return
             if not self._active:
                 self._activate()
@@ -268,8 +276,12 @@ class BucketEngine:
 
     def _finish(self) -> None:
         for bucket in self.buckets:
-            if bucket.spec.index not in self._loaded:
-                self._load_from_grad(bucket)
+            index = bucket.spec.index
+            if index in self._loaded:
+                continue
+            if index in self._given:
+                bucket.unscale()
+            self._load_from_grad(bucket)
         self._launch_ready()
         self.times.computed()
         self._wait()
@@ -278,8 +290,6 @@ class BucketEngine:
             local = self._loaded[bucket.spec.index]
             if local is not None:
                 bucket.store(local)
-            elif bucket.missing and bucket.spec.index not in self._carried:
-                bucket.store([None if i in bucket.missing else p.grad for i, p in enumerate(bucket.parameters)])
             bucket.release()
         self.steps += 1
         self.pending = False
@@ -308,6 +318,7 @@ class BucketEngine:
         self._synced_forward = self.enabled
         self._works = []
         self._fired = {}
+        self._given = set()
         self._loaded = {}
 
     def _label(self, bucket: AnyBucket) -> str:

@@ -63,6 +63,13 @@ class SparseBucket:
         """The gradient that travelled."""
         return list(self.messages)
 
+    def arrived(self) -> bool:
+        """Never: sparse gradients travel when backward is over."""
+        return False
+
+    def unscale(self) -> None:
+        """Nothing was given out."""
+
     def store(self, local: Sequence[torch.Tensor | None]) -> None:
         """Makes ``.grad`` the reduced gradient, unless no rank had one."""
         if local[0] is not None or self.messages[0]._nnz() > 0:

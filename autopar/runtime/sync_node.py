@@ -10,16 +10,21 @@ import torch
 
 from autopar.runtime.bucket import python_references
 
-__all__ = ["NOBODYS", "SyncGradients", "sole_owner_references"]
+__all__ = ["NOBODYS", "Launch", "SyncGradients", "sole_owner_references"]
 
 NOBODYS = 0  # for Bucket.load: every gradient is somebody's
 
 
 class SyncGradients(torch.autograd.Function):
-    """Identity whose backward runs when the gradients of all of a bucket's parameters are complete."""
+    """Identity whose backward runs when the gradients of all of a bucket's parameters are complete.
+
+    Complete as far as the program knows: a parameter that the loss uses as well gets more on another
+    way, which autograd adds in the parameter's own node. Only behind those nodes is it known, and there
+    ``Launch`` runs.
+    """
 
     @staticmethod
-    def forward(ctx: Any, engine: Any, bucket: Any, *parameters: torch.Tensor) -> Any:
+    def forward(ctx: Any, engine: Any, bucket: Any, launch: torch.Tensor, *parameters: torch.Tensor) -> Any:
         """The parameters again."""
         ctx.engine, ctx.bucket = engine, bucket
         ctx.set_materialize_grads(False)
@@ -30,7 +35,27 @@ class SyncGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> Any:
         """Whatever the engine makes of the gradients."""
-        return (None, None, *ctx.engine.reduce(ctx.bucket, gradients))
+        return (None, None, None, *ctx.engine.reduce(ctx.bucket, gradients))
+
+
+class Launch(torch.autograd.Function):
+    """Made right before a ``SyncGradients``, so that its backward runs next but for the parameters' own nodes.
+
+    Autograd runs what is ready in the order of the nodes' making, latest first; a parameter's node goes before all.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, engine: Any, bucket: Any, anchor: torch.Tensor) -> torch.Tensor:
+        """A number that nobody uses, for ``SyncGradients``."""
+        ctx.engine, ctx.bucket = engine, bucket
+        ctx.set_materialize_grads(False)
+        return anchor.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor | None) -> Any:
+        """Lets the engine send the bucket."""
+        ctx.engine.launch(ctx.bucket)
+        return None, None, None
 
 
 @functools.cache
@@ -51,6 +76,6 @@ def sole_owner_references() -> int:
 
     with torch.enable_grad():
         weight = torch.ones(2, 2, requires_grad=True)
-        (synced,) = SyncGradients.apply(Probe(), None, weight)
+        (synced,) = SyncGradients.apply(Probe(), None, torch.zeros(()), weight)
         torch.autograd.grad(torch.nn.functional.linear(torch.ones(1, 2), synced).sum(), weight)
     return counts[0]
