@@ -31,8 +31,8 @@ help: ## show this list
 demo: $(READY) ## train on handwritten digits: one process, 2 DDP processes, data_parallel
 	@$(RUN) examples/digits_demo.py $(ARGS)
 
-test: lint types ## lint, types, then the whole test suite
-	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST)
+test: lint types ## lint, types, then the whole test suite (trainers: make integrations)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --ignore=tests/integrations $(PYTEST)
 
 lint: $(READY) ## ruff: rules and format
 	@$(RUN) -m ruff check --quiet .
