@@ -22,6 +22,7 @@ _HOMES = {
     "Plan": "autopar.partitioner.plan",
     "Program": "autopar.program",
     "Remark": "autopar.program",
+    "flush": "autopar.api",
     "load": "autopar.checkpoint",
     "no_sync": "autopar.api",
     "observing": "autopar.passes.observers",
@@ -46,6 +47,7 @@ __all__ = [
     "Remark",
     "__version__",
     "errors",
+    "flush",
     "load",
     "nn",
     "no_sync",
@@ -65,7 +67,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
-    from autopar.api import no_sync, parallelize, report, shard, trace, unparallelize
+    from autopar.api import flush, no_sync, parallelize, report, shard, trace, unparallelize
     from autopar.checkpoint import load, save
     from autopar.partitioner.plan import Plan
     from autopar.passes.observers import PassObserver, observing

@@ -25,7 +25,7 @@ from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
 from autopar.tracebacks import as_eager
 
-__all__ = ["no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
+__all__ = ["flush", "no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -147,6 +147,29 @@ def no_sync(model: nn.Module) -> Iterator[None]:
         raise UsageError(f"This {type(model).__name__} is not parallel.", mend="Call autopar.parallelize(model) first.")
     with attachment.accumulating():
         yield
+
+
+def flush(model: nn.Module) -> int:
+    """Ends a window of ``accumulate=`` that has fewer backwards than it should, such as the last one of an epoch.
+
+    To be called on all ranks, outside of a backward. Afterwards ``.grad`` is the mean over the backwards that all
+    ranks ran since the last window, also where some ran fewer than others, or none.
+
+    Returns:
+        How many backwards that were, over all ranks; with 0 nothing was sent, and there is no step to take.
+
+    Raises:
+        UsageError: the model is not parallel, or was not given ``accumulate=``.
+        RuntimeStateError: the ranks finished different numbers of windows; raised alike on all of them.
+    """
+    attachment = attachment_of(model)
+    executor = None if attachment is None else attachment.executor
+    if not isinstance(executor, DDPExecutor) or executor.accumulate == 1:
+        raise UsageError(
+            f"This {type(model).__name__} does not accumulate.",
+            mend='Call autopar.parallelize(model, "ddp", accumulate=k) first.',
+        )
+    return executor.flush()
 
 
 def report(model: nn.Module) -> dict[str, Any]:

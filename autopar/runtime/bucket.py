@@ -113,7 +113,7 @@ class Bucket:
                 torch.mul(gradient, self.scale, out=results[i])
         self._results = [results[i] for i in range(len(self.parameters))]
 
-    def divide_by(self, count: int) -> None:
+    def divide_by(self, count: float) -> None:
         """Sets the scale of the next messages to 1 / ``count``."""
         self.scale, self.message_scale = (1.0, 1.0 / count) if self._shares else (1.0 / count, 1.0)
 

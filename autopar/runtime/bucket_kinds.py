@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from autopar import compat
@@ -13,7 +14,7 @@ from autopar.runtime.bucket import Bucket
 from autopar.runtime.collectives import Collectives
 from autopar.runtime.sparse import SparseBucket
 
-__all__ = ["AnyBucket", "is_watched", "make_buckets", "names"]
+__all__ = ["AnyBucket", "handed_out", "is_watched", "make_buckets", "names"]
 
 AnyBucket: TypeAlias = "Bucket | SparseBucket"
 _KINDS: dict[str, type[Bucket | SparseBucket]] = {"strided": Bucket, "sparse": SparseBucket}
@@ -37,6 +38,12 @@ def make_buckets(
         )
         for spec in plan.buckets
     ]
+
+
+def handed_out(bucket: AnyBucket) -> Sequence[torch.Tensor | None]:
+    """What autograd passes on of a bucket that was sent: None where this rank had no gradient."""
+    views = bucket.views()
+    return [None if i in bucket.missing else view for i, view in enumerate(views)] if bucket.missing else views
 
 
 def is_watched(bucket: AnyBucket) -> bool:

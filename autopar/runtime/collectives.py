@@ -13,7 +13,7 @@ import torch.distributed as dist
 from autopar.errors import RankLostError
 from autopar.runtime.group import Group
 
-__all__ = ["Collectives", "TorchCollectives", "Work", "reporting"]
+__all__ = ["Collectives", "LoneCollectives", "TorchCollectives", "Work", "reporting"]
 
 
 class Work(Protocol):
@@ -87,6 +87,34 @@ class TorchCollectives:
 
     def close(self) -> None:
         """The process group stays: others may use it."""
+
+
+class LoneCollectives:
+    """One rank's: a sum over itself alone."""
+
+    world_size, shares_memory = 1, False
+
+    def empty(self, numel: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """An uninitialised tensor of shape (numel,)."""
+        return torch.empty(numel, dtype=dtype, device=device)
+
+    def all_reduce(self, flat: torch.Tensor, label: str, scale: float = 1.0) -> Work:
+        """Multiplies ``flat`` by ``scale``."""
+        if scale != 1.0:
+            flat.mul_(scale)
+        return _Done()
+
+    def broadcast(self, flat: torch.Tensor, label: str) -> Work:
+        """Leaves ``flat`` as it is."""
+        return _Done()
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class _Done:
+    def wait(self) -> None:
+        pass
 
 
 class _LabelledWork:

@@ -14,20 +14,22 @@ from autopar import compat, ops
 from autopar.compilation import Compilation
 from autopar.errors import RuntimeStateError
 from autopar.islands import around, stand_ins
-from autopar.partitioner.plan import LocalParameter, Plan
+from autopar.partitioner.plan import Plan
 from autopar.partitioner.rates import Rates
 from autopar.program import Program
+from autopar.runtime.accumulation import micro_steps_of_all
 from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
 from autopar.runtime.backends import group_inside_graphs, start_collectives
 from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.buffers import BufferBroadcast
-from autopar.runtime.collectives import Collectives
+from autopar.runtime.collectives import Collectives, LoneCollectives
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Attempt, Runnable
 from autopar.runtime.group import join
+from autopar.runtime.refusals import refuse_gradient
 from autopar.runtime.slots import StateSlots
 from autopar.runtime.speeds import measured_rates
 from autopar.runtime.tracing import make_engine
@@ -54,6 +56,7 @@ class DDPExecutor:
         ignore: names of parameters and buffers that each rank keeps to itself.
         dynamic: graphs may differ from call to call and from rank to rank.
         all_buffers: keep those equal, too, that forward only reads.
+        accumulate: backwards that make one optimizer step.
         measure: find out how fast the ranks compute and send before the plan is solved.
         compile: settings of ``torch.compile``, under which programs run then; None runs them as they are.
 
@@ -86,12 +89,14 @@ class DDPExecutor:
         ignore: Collection[str] = (),
         dynamic: bool = False,
         all_buffers: bool = False,
+        accumulate: int = 1,
         measure: bool = False,
         compile: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
         self.all_buffers, self.measure, self.compile = all_buffers, measure, compile
+        self.accumulate = accumulate
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
         self.buffer_source = 0
@@ -102,6 +107,7 @@ class DDPExecutor:
         self.synchronise = True
         self.group = join(device_of(model), timeout=timeout, process_group=process_group)
         self.world_size = self.group.world_size
+        self.reduces = self.world_size > 1 or accumulate > 1
         self.engine: BucketEngine | None = None
         self.collectives: Collectives | None = None
         self._alarms: list[RemovableHandle] = []
@@ -146,13 +152,13 @@ class DDPExecutor:
             return self._prepare_compiled(program, self.compile)
         islands = stand_ins(program, _reads_lifted)
         if program.signature.out_spec is None:
-            if self.world_size > 1:
+            if self.reduces:
                 self._start_engine(program.plan)
             return self.eager(around(islands, _calls_model(self.model)))
         slots, signature = StateSlots(self.model, program.lifted), program.signature
         forward = around(islands, compat.compiled_forward(program.graph_module))
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
-        if self.world_size == 1:
+        if not self.reduces:
             return lambda args, kwargs: unflatten(forward(*read(), *flatten(args, kwargs)))
         engine = self._start_engine(program.plan)
 
@@ -170,7 +176,7 @@ class DDPExecutor:
         from autopar.runtime.compiled import CompiledProgram, compile_function  # what only compilers need
 
         assert program.plan is not None
-        engine = self._start_engine(program.plan) if self.world_size > 1 else None
+        engine = self._start_engine(program.plan) if self.reduces else None
         if program.signature.out_spec is None:
             return self.eager(compile_function(_calls_model(self.model), settings=settings, fullgraph=False))
         compiled = CompiledProgram(program, self._compiled_group(), settings)
@@ -178,7 +184,7 @@ class DDPExecutor:
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
         if engine is None:
             return lambda args, kwargs: unflatten(compiled.local(*read(), *flatten(args, kwargs)))
-        possible = compiled.carries and self.comm_hook is None
+        possible = compiled.carries and self.comm_hook is None and self.accumulate == 1
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves = flatten(args, kwargs)
@@ -202,7 +208,7 @@ class DDPExecutor:
 
     def follow(self, plan: Plan, forward: Runnable) -> Runnable:
         """A callable that runs ``forward``, whose ``ops.sync_gradients`` calls name the plan's buckets."""
-        if self.world_size == 1:
+        if not self.reduces:
             return forward
         engine = self._start_engine(plan)
 
@@ -217,7 +223,7 @@ class DDPExecutor:
 
     def eager(self, forward: Runnable) -> Runnable:
         """A callable that runs the user's own forward, with every gradient gathered by hooks."""
-        if self.world_size == 1:
+        if not self.reduces:
             return forward
         assert self.engine is not None, "a program was prepared before"
         self.engine.hook_everything()
@@ -242,8 +248,9 @@ class DDPExecutor:
             parameters = dict(self.model.named_parameters())
             collectives = self._start_collectives()
             self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
+            self.engine.window.size = self.accumulate
             self._alarms = [
-                parameters[local.name].register_post_accumulate_grad_hook(_alarm(local))
+                parameters[local.name].register_post_accumulate_grad_hook(refuse_gradient(local))
                 for local in plan.local
                 if local.name not in self.ignore
             ]
@@ -253,7 +260,7 @@ class DDPExecutor:
             if optimizers:
                 self.engine.after_backward.append(optimizers.step)
             constant = self._constant_buffers(plan)
-            if self.broadcast_buffers and (plan.buffers or constant):
+            if self.world_size > 1 and self.broadcast_buffers and (plan.buffers or constant):
                 self.buffers = BufferBroadcast(self.model, plan.buffers, constant, collectives, self.group)
                 self.engine.before_backward = self.buffers.launch
                 self.engine.after_backward.append(self.buffers.wait)
@@ -261,7 +268,9 @@ class DDPExecutor:
 
     def _start_collectives(self) -> Collectives:
         """What carries the messages; made on all ranks at the same point, and once."""
-        if self.collectives is None:
+        if self.collectives is None and self.world_size == 1:
+            self.collectives = LoneCollectives()
+        elif self.collectives is None:
             self.collectives = start_collectives(
                 self.group,
                 self.backend if self.comm_hook is None else "torch",  # a hook's messages are torch's
@@ -284,6 +293,16 @@ class DDPExecutor:
         if not self.all_buffers:
             return []
         return [name for name, _ in self.model.named_buffers() if name not in self.ignore and name not in plan.buffers]
+
+    def flush(self) -> int:
+        """Ends an unfinished window of accumulation on all ranks; gives the backwards that went into it."""
+        if self.engine is None:
+            raise RuntimeStateError("flush() was called before the first forward.", mend="Train a batch before.")
+        window = self.engine.window
+        total = micro_steps_of_all(self.group, window.done, self.engine.steps)
+        if total:
+            self.engine.flush(total / self.world_size)
+        return total
 
     def shadow(self) -> None:
         """Takes part in a backward of the other ranks without a batch of its own."""
@@ -308,19 +327,6 @@ class DDPExecutor:
 
     def _end(self, engine: BucketEngine, outputs: Any) -> None:
         engine.watch(outputs)
-
-
-def _alarm(local: LocalParameter) -> Callable[[torch.Tensor], None]:
-    """A hook for a parameter that the plan leaves out because it gets no gradient."""
-
-    def refuse(parameter: torch.Tensor) -> None:
-        raise RuntimeStateError(
-            f"Parameter {local.name!r} got a gradient, which no bucket carries to the other ranks.",
-            why=f"In the call that the plan was made for, {local.reason}.",
-            mend="Give example_inputs that use every parameter, or freeze it with requires_grad_(False).",
-        )
-
-    return refuse
 
 
 def _reads_lifted(model: nn.Module, names: Sequence[str]) -> Callable[[], Sequence[torch.Tensor]]:

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.errors import RuntimeStateError
 from autopar.partitioner.plan import Plan
-from autopar.runtime.bucket_kinds import AnyBucket, is_watched, make_buckets, names
+from autopar.runtime.accumulation import Window
+from autopar.runtime.bucket_kinds import AnyBucket, handed_out, is_watched, make_buckets, names
 from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.comm_hook import CommHook
+from autopar.runtime.refusals import asked_for_hooked_gradients, sent_too_early
 from autopar.runtime.step_times import StepTimes
 from autopar.runtime.sync_node import NOBODYS, Launch, SyncGradients, sole_owner_references
 from autopar.runtime.usage import ParameterUsage
@@ -44,6 +45,7 @@ class BucketEngine:
         pending: whether backwards have been run whose gradients no other rank knows of (``no_sync``).
         usage: told which parameters got gradients; None where nobody asks.
         times: when the buckets of the last steps travelled.
+        window: how many backwards share one synchronisation, of which the last one sends.
     """
 
     def __init__(
@@ -54,23 +56,20 @@ class BucketEngine:
         comm_hook: CommHook | None = None,
     ) -> None:
         self.plan, self.collectives, self.comm_hook = plan, collectives, comm_hook
-        self.enabled = True
-        self.steps = 0
-        self.pending = False
+        self.enabled, self.steps, self.pending = True, 0, False
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: list[Callable[[], None]] = []
         self.usage: ParameterUsage | None = None
         self.buckets = make_buckets(plan, parameters, collectives, hooked=comm_hook is not None)
+        self.window = Window(self.buckets, 1 if comm_hook is not None else collectives.world_size)
         self.times = StepTimes(len(self.buckets))
         self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({names(b)})" for b in self.buckets]
         self._sole_owner = sole_owner_references()
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
         self._nested: set[int] = set()  # hook buckets that a backward inside backward contributed to
-        self._task = -1
-        self._active = False
-        self._forwards = 0
-        self._synced_forward = True
+        self._task, self._forwards = -1, 0
+        self._active, self._synced_forward = False, True
         self._carried: frozenset[int] = frozenset()
         self._anchor = torch.zeros((), requires_grad=True)
         self._given: set[int] = set()  # graph buckets whose memory autograd was given for .grad
@@ -116,7 +115,7 @@ class BucketEngine:
             return
         for output in outputs:
             if isinstance(output, torch.Tensor) and output.requires_grad:
-                output.register_hook(lambda gradient: self._begin_backward())
+                output.register_hook(lambda _: self._begin_backward())
 
     def hook_everything(self) -> None:
         """Serves all buckets through hooks as well, for forwards that run without a program."""
@@ -132,13 +131,24 @@ class BucketEngine:
     def divide_by(self, count: int) -> None:
         """Makes the gradients of the next backwards sums divided by ``count``; hooks divide by themselves."""
         if self.comm_hook is None:
+            self.window.ranks = count
+
+    def flush(self, micro_steps: float) -> None:
+        """Reduces what ``.grad`` holds, outside of a backward: of so many, as a mean over the ranks."""
+        if not self.window.done:  # what is in .grad is of an earlier window
             for bucket in self.buckets:
-                bucket.divide_by(count)
+                for parameter in bucket.parameters:
+                    parameter.grad = None
+        if self.before_backward is not None:
+            self.before_backward()
+        self.window.scale_for(micro_steps)
+        self._finish()
 
     def shadow(self) -> None:
         """Takes part in a backward of the other ranks, with zeros and without touching ``.grad``."""
         if self.before_backward is not None:
             self.before_backward()
+        self.window.scale_for(self.window.size)
         for bucket in self.buckets:
             bucket.load([None] * len(bucket.parameters), owners=NOBODYS)
             self._loaded[bucket.spec.index] = None
@@ -146,10 +156,7 @@ class BucketEngine:
         self._wait()
         for bucket in self.buckets:
             bucket.release()
-        self.steps += 1
-        self._reset()
-        for callback in self.after_backward:
-            callback()
+        self._end_step()
 
     def close(self) -> None:
         """Finishes what a backward that raised has sent, and removes every hook."""
@@ -171,24 +178,25 @@ class BucketEngine:
             return
         for bucket, node in nodes:
             if bucket.spec.route == "hook" and compat.hands_gradient_to_caller(node):
-                raise RuntimeStateError(
-                    f"torch.autograd.grad() was asked for gradients of bucket {bucket.spec.index} ({names(bucket)}).",
-                    why="They are in an opaque module, where only hooks see gradients, and grad() runs none.",
-                    mend="Use backward() and .grad for them, or free the module: `autopar transform` says why it "
-                    "is opaque.",
-                )
+                raise asked_for_hooked_gradients(bucket)
 
     def _activate(self) -> None:
         self._active = True
         self._task = compat.graph_task()
+        if self.window.open:
+            compat.on_backward_end(self._accumulated)
+            return
         compat.on_backward_end(self._finish)
         self._loaded |= dict.fromkeys(self._carried)
+        self.window.scale_for(self.window.size)
         if self.before_backward is not None:
             self.before_backward()
 
     def reduce(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
+        if self._active and self.window.open:
+            return gradients
         if self.usage is not None:
             self.usage.saw_all(bucket, gradients)
         if torch.is_grad_enabled():  # create_graph: keep it differentiable, reduce .grad at the end
@@ -201,10 +209,7 @@ class BucketEngine:
             return gradients
         self._given.add(bucket.spec.index)
         bucket.load(gradients, owners=self._sole_owner)
-        views = bucket.views()
-        if not bucket.missing:
-            return views
-        return [None if i in bucket.missing else view for i, view in enumerate(views)]
+        return handed_out(bucket)
 
     def launch(self, bucket: AnyBucket) -> None:
         """Sends a graph bucket, unless its parameters got or will get gradients on another way, too."""
@@ -213,11 +218,11 @@ class BucketEngine:
             self._launch_ready()
 
     def _reduce_now(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        self.window.scale_for(1)
         bucket.load(gradients, owners=NOBODYS)
         for work in self._send(bucket):
             work.wait()
-        views = bucket.views()
-        return [None if i in bucket.missing else view for i, view in enumerate(views)]
+        return handed_out(bucket)
 
     def _hook(self, bucket: AnyBucket) -> None:
         index = bucket.spec.index
@@ -235,17 +240,14 @@ class BucketEngine:
                 return
             if not self._active:
                 self._activate()
+            if self.window.open:
+                return
             if self.usage is not None:
                 self.usage.saw(bucket, parameter)
             if compat.graph_task() != self._task:
                 self._nested.add(index)
             if index in self._loaded:
-                raise RuntimeStateError(
-                    f"Step {self.steps}: a parameter of bucket {index} ({names(bucket)}) got another gradient "
-                    "after its bucket was sent.",
-                    why="The opaque module that owns it began to checkpoint after the first step.",
-                    mend="Let the first step use that module as the later ones do.",
-                )
+                raise sent_too_early(bucket, self.steps)
             self._fired[index] = self._fired.get(index, 0) + 1
             # One backward accumulates into a parameter once, however often it was used; only a
             # backward inside it (reentrant checkpointing) comes on top, which the first step shows.
@@ -274,6 +276,10 @@ class BucketEngine:
         label, scale = self._label(bucket), bucket.message_scale
         return [self.collectives.all_reduce(message, label, scale) for message in bucket.messages]
 
+    def _accumulated(self) -> None:
+        self.window.done += 1
+        self._reset()
+
     def _finish(self) -> None:
         for bucket in self.buckets:
             index = bucket.spec.index
@@ -291,13 +297,17 @@ class BucketEngine:
             if local is not None:
                 bucket.store(local)
             bucket.release()
+        self._end_step()
+        if self.usage is not None:
+            self.usage.finish()
+
+    def _end_step(self) -> None:
         self.steps += 1
         self.pending = False
+        self.window.done = 0
         self._reset()
         for callback in self.after_backward:
             callback()
-        if self.usage is not None:
-            self.usage.finish()
 
     def _abandon(self) -> None:
         """Clears what a backward that raised left behind."""
@@ -313,13 +323,9 @@ class BucketEngine:
             self.times.arrived(index)
 
     def _reset(self) -> None:
-        self._active = False
-        self._forwards = 0
+        self._active, self._forwards = False, 0
         self._synced_forward = self.enabled
-        self._works = []
-        self._fired = {}
-        self._given = set()
-        self._loaded = {}
+        self._works, self._fired, self._loaded, self._given = [], {}, {}, set()
 
     def _label(self, bucket: AnyBucket) -> str:
         return f"step {self.steps}, {self._titles[bucket.spec.index]}"

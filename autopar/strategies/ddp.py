@@ -48,6 +48,8 @@ class DDP:
         all_buffers: keep those buffers equal, too, that forward only reads but the script may change.
         compile: run under ``torch.compile``, with the all-reduces inside the graph; a mapping holds
             keyword arguments for it, such as ``{"mode": "max-autotune"}``.
+        accumulate: how many backwards make one optimizer step. Only the last of them communicates, and the
+            gradients are then divided by their number, too: the script does not divide its loss.
     """
 
     bucket_cap_mb: float | None = None
@@ -64,6 +66,7 @@ class DDP:
     dynamic: bool = False
     all_buffers: bool = False
     compile: bool | Mapping[str, Any] = False
+    accumulate: int = 1
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -73,6 +76,11 @@ class DDP:
         for option, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise OptionError(f"The option {option} is {value!r}.", mend="It must be a number, 0 or more.")
+        if isinstance(self.accumulate, bool) or not isinstance(self.accumulate, int) or self.accumulate < 1:
+            raise OptionError(
+                f"The option accumulate is {self.accumulate!r}.",
+                mend="Give the backwards of one optimizer step, 1 or more.",
+            )
         if self.backend not in BACKENDS:
             raise OptionError(f"The option backend is {self.backend!r}.", mend=f"Known: {', '.join(BACKENDS)}.")
 
@@ -97,6 +105,7 @@ class DDP:
             "dynamic": self.dynamic,
             "all_buffers": self.all_buffers,
             "compile": self.compile is not False,
+            "accumulate": self.accumulate if self.accumulate > 1 else None,
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
@@ -123,6 +132,7 @@ class DDP:
             ignore=self.ignore,
             dynamic=self.dynamic,
             all_buffers=self.all_buffers,
+            accumulate=self.accumulate,
             measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
             compile=None if self.compile is False else dict(self.compile) if isinstance(self.compile, Mapping) else {},
         )
