@@ -31,11 +31,10 @@ def _backward(name: str, model: nn.Module, step: int, *, divide_by: int = 1) -> 
     (ZOO[name].loss(model(*ZOO[name].batch())) / divide_by).backward()
 
 
-def by_hand(name: str, k: int, hook: bool) -> tuple[list[str], list[int]]:
+def by_hand(name: str, k: int, **options: Any) -> tuple[list[str], list[int]]:
     """What differs after three optimizer steps from ``no_sync`` and losses divided by hand, and what was sent when."""
-    comm = {"comm_hook": CommHook(None, default_hooks.allreduce_hook)} if hook else {}
-    mine, twin = twin_of(ZOO[name].build, accumulate=k, **comm)
-    theirs = autopar.parallelize(twin, "ddp", **comm)
+    mine, twin = twin_of(ZOO[name].build, accumulate=k, **options)
+    theirs = autopar.parallelize(twin, "ddp", **options)
     sent = []
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (mine, theirs)]
     for step in range(3 * k):
@@ -52,13 +51,18 @@ def by_hand(name: str, k: int, hook: bool) -> tuple[list[str], list[int]]:
 
 
 def all_by_hand(models: list[str]) -> list[Any]:
-    """``by_hand`` with each model; then with a communication hook."""
-    return [by_hand(name, 2, False) for name in models] + [by_hand("mlp", 4, True)]
+    """``by_hand`` with each model, under ``torch.compile``, and with a communication hook."""
+    hook = CommHook(None, default_hooks.allreduce_hook)
+    return [
+        *(by_hand(name, 2) for name in models),
+        by_hand("mlp", 2, compile={"backend": "aot_eager"}),
+        by_hand("mlp", 4, comm_hook=hook),
+    ]
 
 
 def test_equals_no_sync_and_a_divided_loss(ranks: Ranks) -> None:
     """Bit for bit with a k that is a power of two, on every route; nothing is sent before the last backward."""
-    expected = [([], [0, 1, 1, 2, 2, 3])] * len(MODELS) + [([], [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3])]
+    expected = [([], [0, 1, 1, 2, 2, 3])] * (len(MODELS) + 1) + [([], [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3])]
     assert ranks(all_by_hand, 2, MODELS) == [expected] * 2
 
 
