@@ -1,48 +1,62 @@
-"""Models of other libraries, small enough for a CPU; the libraries are imported when a model is built."""
+"""The libraries that the models come from: whether they are there, and what they need to be imported here."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
-from typing import cast
+import os
+from functools import cache
+from pathlib import Path
 
-from torch import nn
+import torch
 
-__all__ = ["missing", "small_bert", "small_resnet", "small_vit"]
+__all__ = ["missing", "prepare", "version"]
 
-
-def missing(library: str) -> str:
-    """Why a library cannot be used; empty where it can."""
-    return "" if importlib.util.find_spec(library) else f"{library} is not installed (the extra zoo has it)"
-
-
-def small_bert() -> nn.Module:
-    """4 layers of width 256 that classify sentences; no dropout, so that all columns do the same work."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    config = BertConfig(
-        vocab_size=1000,
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=1024,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    return cast("nn.Module", BertForSequenceClassification(config))
+_MODULES = {"x-transformers": "x_transformers", "vit-pytorch": "vit_pytorch"}
+_OPERATORS = ("nms", "qnms")  # of torchvision: it registers shape functions for them while it is imported
 
 
-def small_vit() -> nn.Module:
-    """6 layers of width 192 on 64 patches."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    return cast(
-        "nn.Module",
-        VisionTransformer(img_size=64, patch_size=8, embed_dim=192, depth=6, num_heads=3, num_classes=10),
-    )
+@cache
+def missing(library: str) -> bool:
+    """Whether a library is not installed."""
+    return importlib.util.find_spec(_MODULES.get(library, library)) is None
 
 
-def small_resnet() -> nn.Module:
-    """ResNet-18 for ten classes."""
-    from torchvision.models import resnet18
+def version(library: str) -> str:
+    """Its version; empty where it is not installed."""
+    return "" if missing(library) else importlib.metadata.version(library)
 
-    return cast("nn.Module", resnet18(num_classes=10))
+
+@cache
+def prepare() -> None:
+    """Makes the libraries importable offline, and beside a torch without CUDA; done once a process.
+
+    torchvision's compiled operators do not load where torch was built otherwise than it was. No model
+    measured or tested here calls them, but without their schemas the import fails.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not missing("torchvision") and not _loads_operators():
+        _declare_operators()
+
+
+def _loads_operators() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    assert spec is not None
+    try:
+        for folder in spec.submodule_search_locations or ():
+            for file in Path(folder).glob("_C*.so"):
+                torch.ops.load_library(str(file))
+    except OSError:
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+_declared: list[torch.library.Library] = []  # an operator lives as long as its Library
+
+
+def _declare_operators() -> None:
+    library = torch.library.Library("torchvision", "DEF")
+    for name in _OPERATORS:
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autopar.verification.sources import Loaded
-from benchmarks.libraries import missing, small_bert, small_resnet, small_vit
+from benchmarks.foreign import small_bert, small_resnet, small_vit
+from benchmarks.libraries import missing
 from benchmarks.models import GPT, conv_net, deep_mlp, wide_mlp
 
 __all__ = ["WORKLOADS", "Named", "Workload", "select"]
@@ -41,7 +42,8 @@ class Workload:
     @property
     def absent(self) -> str:
         """Why it cannot be measured here; empty where it can."""
-        return "" if self.needs is None else missing(self.needs)
+        absent = self.needs is not None and missing(self.needs)
+        return f"{self.needs} is not installed (the extra zoo has it)" if absent else ""
 
 
 @dataclass(frozen=True, slots=True)

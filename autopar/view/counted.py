@@ -28,7 +28,7 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
     matrices = [
         spec["name"] for spec in (document["plan"] or {"parameters": []})["parameters"] if len(spec["shape"]) > 1
     ]
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     outside = {node.get("inside") for node in document["after"]["nodes"] if node["flops"]}
     for node in document["after"]["nodes"]:
         if (
@@ -39,9 +39,9 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
             continue
         module = node["module"]
         if any(not module or name.startswith(f"{module}.") for name in matrices):
-            name = module or document["model"]
-            found[f"{name} ({node['class']})" if node["class"] and module else name] = None
-    return list(found)
+            named = f"{module} ({node['class']})" if node["class"] and module else module or document["model"]
+            found.setdefault(module, named)
+    return list(found.values())
 
 
 def forward_flops_text(document: Mapping[str, Any], total: int) -> str:

@@ -45,7 +45,7 @@ def test_an_opaque_piece_with_its_line_and_mend(command: Command, mixture: str) 
     """The line of source is shown, and not only its number."""
     ended = command("explain", mixture, "--input", "2x4")
     assert ended.code == 0, ended.err
-    assert "Net: 40% of its parameter bytes" in ended.out
+    assert "Net: 100% of its parameter bytes" in ended.out
     assert "mixture (Mixture) stays one opaque call: its Python control flow depends on a tensor; " in ended.out
     assert "2 islands inside hold 100.0% of its bytes. 120 B" in ended.out
     assert "mixture.py:12: return self.expert(x) if self.gate(x).sum() < 1e9 else x" in ended.out

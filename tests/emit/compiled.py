@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from autopar import compat
 from autopar.compilation import Compilation, compile_program
 from autopar.emit import Source, emit_python
+from autopar.passes.observers import PassObserver
 from autopar.strategies import DDP
 from autopar.strategies.base import Strategy
 
@@ -24,9 +26,10 @@ def compiled(
     kwargs: dict[str, Any] | None = None,
     strategy: Strategy = SMALL,
     capture: str = "auto",
+    observers: Sequence[PassObserver] = (),
 ) -> Compilation:
     """The compilation of a model, with buckets of about 100 bytes."""
-    return compile_program(model, args, kwargs or {}, strategy, capture=capture)
+    return compile_program(model, args, kwargs or {}, strategy, capture=capture, observers=observers)
 
 
 def printed(compilation: Compilation, file: Path, name: str) -> tuple[str, dict[str, Any]]:

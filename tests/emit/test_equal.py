@@ -10,6 +10,9 @@ from torch import nn
 
 from autopar import compat
 from autopar.emit import emit_forward
+from autopar.passes.base import Pass
+from autopar.passes.observers import PassObserver
+from autopar.program import Program
 from autopar.regions import outlined
 from autopar.strategies import DataParallel
 from tests.emit import models
@@ -73,13 +76,13 @@ def test_printed_replicas_recompute_as_the_program_does() -> None:
 def test_forward_can_be_printed_at_every_stage() -> None:
     """After each pass there is source, and it compiles."""
     stages: list[str] = []
-    from autopar.compilation import compile_program
-    from autopar.strategies import DDP
+
+    class Prints(PassObserver):
+        def verified(self, one: Pass, program: Program) -> None:
+            stages.append(emit_forward(program))
 
     model = models.Nested()
-    compile_program(
-        model, (models.x(3, 2, 5, 5),), {}, DDP(), after=lambda one, program: stages.append(emit_forward(program))
-    )
+    compiled(model, (models.x(3, 2, 5, 5),), observers=[Prints()])
     assert len(stages) == 6
     assert "self.blocks[0](" in emit_forward(compiled(model, (models.x(3, 2, 5, 5),)).before)
     assert "self.blocks[0].weight" in stages[0]

@@ -96,7 +96,7 @@ def test_refused_value_names_the_pass() -> None:
         build(parse("replicate{replicas=0}"))
 
 
-@pytest.mark.parametrize("value", ["much", "none", "true", "-1", "1e999"])
+@pytest.mark.parametrize("value", ["much", "true", "-1", "1e999"])
 def test_cap_that_is_no_number_is_refused(value: str) -> None:
     """Before anything runs."""
     with pytest.raises(OptionError, match="cap_mb"):

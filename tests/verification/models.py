@@ -165,6 +165,10 @@ def _held(parameter: torch.Tensor) -> torch.Tensor:
     return _HELD[0]
 
 
+def _held_fixed(parameter: torch.Tensor) -> torch.Tensor:
+    return _HELD[0].detach()
+
+
 def _scaled(weight: torch.Tensor) -> Any:
     return _Scaled.apply(weight)
 
@@ -184,6 +188,18 @@ class DropsOne(_Bug):
         """The user's own parameter."""
         _HELD[:] = [program.model.get_parameter(self.parameter)]
         return _held
+
+
+@autopar.register_pass
+class FreezesOne(DropsOne):
+    """One bias is used as a number, so nothing arrives in its bucket."""
+
+    name = "freezes-one"
+
+    def function(self, program: Program) -> Callable[..., Any]:
+        """The user's own parameter, without its graph."""
+        super().function(program)
+        return _held_fixed
 
 
 @autopar.register_pass

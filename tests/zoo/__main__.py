@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.libraries import missing
 from tests.zoo import front_ends, one_process, two_ranks
 from tests.zoo.known_failures import KNOWN_FAILURES
-from tests.zoo.libraries import missing
 from tests.zoo.registry import ZOO
 from tests.zoo.report import PAGE, Row, render
 from tests.zoo.survey import Found, survey

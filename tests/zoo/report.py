@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.libraries import version
 from tests.zoo.difference import LIMIT, Difference
 from tests.zoo.entry import Entry
 from tests.zoo.known_failures import KNOWN_FAILURES
-from tests.zoo.libraries import version
 from tests.zoo.one_process import Outcome
 
 __all__ = ["PAGE", "Row", "recorded_shares", "render"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.libraries import prepare
 from tests.zoo.entry import Call, Entry
-from tests.zoo.libraries import prepare
 
 __all__ = ["Step", "build", "make_inputs", "run_step", "seed_all"]
 
@@ -40,6 +41,7 @@ def build(entry: Entry) -> nn.Module:
     What starts at zero does not here: a head of zeros would hide the gradients of everything before it.
     """
     prepare()
+    warnings.filterwarnings("ignore")  # of the libraries
     seed_all(0)
     model = entry.build().train()
     with torch.no_grad():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.libraries import missing
 from tests.zoo.difference import LIMIT
 from tests.zoo.known_failures import KNOWN_FAILURES
-from tests.zoo.libraries import missing
 from tests.zoo.one_process import check
 from tests.zoo.registry import ZOO
 from tests.zoo.report import recorded_shares

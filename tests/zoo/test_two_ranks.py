@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.libraries import missing
 from tests.zoo.difference import LIMIT
-from tests.zoo.libraries import missing
 from tests.zoo.registry import ZOO
 from tests.zoo.survey import Found, survey
 from tests.zoo.two_ranks import check
