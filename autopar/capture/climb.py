@@ -14,10 +14,11 @@ from autopar import compat
 from autopar.capture.call import Call
 from autopar.capture.falls import Fall, said, whole
 from autopar.capture.gate import SEEDS, Step, compare, eager_forward, eager_step, one_step, program_step
+from autopar.capture.held import Delta
 from autopar.capture.island_remarks import given_up, opaque_paths, told
 from autopar.capture.island_search import Budget, Search
 from autopar.capture.source import one_line
-from autopar.capture.state import Delta, ModelState
+from autopar.capture.state import ModelState
 from autopar.capture.symbolic import Recording
 from autopar.program import Program, Remark
 from autopar.progress import entering
@@ -123,7 +124,7 @@ class Climb:
             elif program is None:
                 assert recording.refusal is not None
                 self.falls.append(Fall("symbolic", recording.refusal.reason, recording.refusal.source))
-            elif self._passes(program, eager):
+            elif self._passes(program, eager, _EXPORTS[0] if front_end == "auto" else None):
                 return program, eager
             if front_end == "symbolic":
                 return None, eager
@@ -152,7 +153,7 @@ class Climb:
         from autopar.capture.exporting import ExportRefusedError, export_program
 
         started = time.monotonic()
-        for front_end in front_ends:
+        for front_end, runner_up in zip(front_ends, (*front_ends[1:], None), strict=True):
             seconds = time.monotonic() - started
             if seconds > _PATIENCE:
                 self.falls.append(Fall(front_end, f"it was not tried, since torch.export took {seconds:.0f} s"))
@@ -163,12 +164,12 @@ class Climb:
             except ExportRefusedError as error:
                 self.falls.append(Fall(front_end, str(error)))
                 continue
-            if self._passes(program, eager):
+            if self._passes(program, eager, runner_up):
                 return program
         return None
 
-    def _passes(self, program: Program, eager: Step) -> bool:
-        """Whether the program may be used; then it says so itself, and what it was preferred to."""
+    def _passes(self, program: Program, eager: Step, runner_up: str | None) -> bool:
+        """Whether the program may be used; then it says so itself, what did not do, and what would have been next."""
         difference = self._difference(program, eager) if self.gate else None
         if difference is not None:
             self.falls.append(
@@ -183,7 +184,8 @@ class Climb:
                     kind="passed",
                     stage="capture",
                     message=f"{program.name} was captured by the {program.front_end} front end: one step equals eager "
-                    "in outputs, gradients, buffers and random numbers.",
+                    "in outputs, gradients, buffers and random numbers."
+                    + (f" The runner-up, {runner_up}, was not needed." if runner_up else ""),
                 )
             )
         return True

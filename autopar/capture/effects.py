@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import builtins
 import io
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autopar.capture.source import is_users
+import torch
+
+from autopar.capture.source import is_installed, is_users
 
 __all__ = ["Effects", "NotRunError", "watching_effects", "without_effects"]
 
@@ -31,6 +35,8 @@ _LASTING = {
     "os.fork": "starts a process", "socket.connect": "opens a connection", "socket.sendto": "sends a message",
 }  # fmt: skip
 _STANDARD = str(Path(os.__file__).parent) + os.sep
+_WARNINGS = str(warnings.__file__)
+_HERE = __file__
 
 _current: Effects | None = None
 _installed = False
@@ -74,11 +80,15 @@ class Effects:
         """``open``, on a copy of the file where it is for writing, and of what was written so far."""
         if not self.ours or isinstance(file, int) or not isinstance(mode, str):
             return self._open(file, mode, *args, **kwargs)
+        return self._open(self.place(file, mode), mode, *args, **kwargs)
+
+    def place(self, file: Any, mode: str) -> Any:
+        """The copy in whose place a file of this name is opened, or the file."""
         path = os.path.abspath(os.fsdecode(file))
         if any(letter in mode for letter in "wax+") and path not in self._copies and _is_replaceable(path, mode):
             self.note("it opens a file to write to it")
             self._copies[path] = self._copy(path)
-        return self._open(self._copies.get(path, file), mode, *args, **kwargs)
+        return self._copies.get(path, file)
 
     def _copy(self, path: str) -> str:
         if self._folder is None:
@@ -102,19 +112,49 @@ def _is_replaceable(path: str, mode: str) -> bool:
 
 
 class _Silent:
-    """Standard output meanwhile: what this thread prints is dropped."""
+    """A standard stream meanwhile: what this thread's forward prints is dropped.
 
-    def __init__(self, stream: Any, effects: Effects) -> None:
-        self._stream, self._effects = stream, effects
+    Args:
+        stream: the stream itself.
+        effects: are told.
+        dropped: decides from the stack whether a text is the forward's.
+    """
+
+    def __init__(self, stream: Any, effects: Effects, dropped: Callable[[], bool]) -> None:
+        self._stream, self._effects, self._dropped = stream, effects, dropped
 
     def write(self, text: str) -> int:
-        if not self._effects.ours:
+        if not self._effects.ours or not self._dropped():
             return int(self._stream.write(text))
         self._effects.note("it prints")
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _replacements(effects: Effects) -> list[tuple[Any, str, Any]]:
+    """Where a forward's effects go by, as owner, attribute and what stands there meanwhile."""
+    handle, save = logging.Logger.handle, torch.save
+
+    def handled(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if effects.ours and _is_forward_s(installed=False):
+            effects.note("it logs")
+        else:
+            handle(logger, record)
+
+    def saved(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+        save(obj, effects.place(f, "w") if effects.ours and isinstance(f, (str, os.PathLike)) else f, *args, **kwargs)
+
+    return [
+        (sys, "stdout", _Silent(sys.stdout, effects, lambda: True)),
+        # Warnings and progress come this way, too: only the user's own words are the forward's.
+        (sys, "stderr", _Silent(sys.stderr, effects, lambda: _is_forward_s(installed=False))),
+        (builtins, "open", effects.open),
+        (io, "open", effects.open),
+        (logging.Logger, "handle", handled),
+        (torch, "save", saved),
+    ]
 
 
 @contextmanager
@@ -129,13 +169,15 @@ def without_effects() -> Iterator[Effects]:
         sys.addaudithook(_audit)  # there is no way to remove one
         _installed = True
     outer, effects = _current, Effects()
-    before = sys.stdout, builtins.open, io.open
+    replaced = [(owner, name, getattr(owner, name), other) for owner, name, other in _replacements(effects)]
     _current = effects
-    sys.stdout, builtins.open, io.open = _Silent(before[0], effects), effects.open, effects.open
+    for owner, name, _, other in replaced:
+        setattr(owner, name, other)
     try:
         yield effects
     finally:
-        sys.stdout, builtins.open, io.open = before
+        for owner, name, before, _ in replaced:
+            setattr(owner, name, before)
         _current = outer
         effects.close()
 
@@ -170,14 +212,20 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         raise NotRunError(deed)
 
 
-def _is_forward_s() -> bool:
-    """Whether a model's own code does this, by way of the standard library or not, and not torch or an import."""
+def _is_forward_s(*, installed: bool = True) -> bool:
+    """Whether a model's own code does this, by way of the standard library or not, and not torch or an import.
+
+    Args:
+        installed: whether installed libraries count as the model's code.
+    """
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
         if is_users(file):
-            return True
-        if file.startswith("<frozen importlib") or not file.startswith((_STANDARD, "<")) or "site-packages" in file:
+            return installed or not is_installed(file)
+        if file.startswith(("<frozen importlib", _WARNINGS)) or is_installed(file):
+            return False
+        if not file.startswith((_STANDARD, "<", _HERE)):
             return False
         frame = frame.f_back  # type: ignore[assignment]
     return False

@@ -26,7 +26,8 @@ from autopar.capture.exported_sizes import size_conditions
 from autopar.capture.gate import Step
 from autopar.capture.recorder import DRAWS
 from autopar.capture.source import one_line
-from autopar.capture.state import ModelState, RandomStreams
+from autopar.capture.state import ModelState
+from autopar.capture.streams import RandomStreams
 from autopar.capture.symbolic import reason_to_keep_whole
 from autopar.capture.watch import OF_EVERY_MODULE, PLAIN, Patches
 from autopar.guards import Guards, shapes_of

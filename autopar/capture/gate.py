@@ -20,7 +20,9 @@ from torch import nn
 
 from autopar import compat
 from autopar.capture.call import Call, fresh
-from autopar.capture.state import Delta, ModelState, RandomStreams
+from autopar.capture.held import Delta
+from autopar.capture.state import ModelState
+from autopar.capture.streams import RandomStreams
 from autopar.islands import around, stand_ins
 from autopar.program import Program
 from autopar.regions import outlined

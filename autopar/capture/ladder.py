@@ -12,9 +12,9 @@ from autopar.capture.call import Call
 from autopar.capture.climb import Climb
 from autopar.capture.effects import NotRunError, without_effects
 from autopar.capture.falls import Fall, not_done, whole
+from autopar.capture.held import Delta
 from autopar.capture.island_search import Budget
 from autopar.capture.opaque import wrap_opaque
-from autopar.capture.state import Delta
 from autopar.collector import without_collector
 from autopar.errors import ModelError, UnknownNameError
 from autopar.program import FrontEnd, Program

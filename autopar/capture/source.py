@@ -14,7 +14,7 @@ from torch import nn
 from autopar import compat
 from autopar.program import SourceLine
 
-__all__ = ["calling_line", "forward_line", "is_users", "line_of_trace", "one_line"]
+__all__ = ["calling_line", "forward_line", "is_installed", "is_users", "line_of_trace", "one_line"]
 
 _LIBRARIES = tuple(
     str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).resolve().parents[1])
@@ -61,4 +61,9 @@ def is_users(file: str) -> bool:
     if file.startswith(("<", *_LIBRARIES)):
         return False
     # Packages that models come from are installed below the standard library's folder.
-    return not file.startswith(_STANDARD) or "site-packages" in file or "dist-packages" in file
+    return not file.startswith(_STANDARD) or is_installed(file)
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to an installed package."""
+    return "site-packages" in file or "dist-packages" in file

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autopar import replica_ops
-from autopar.capture.state import RandomStreams
+from autopar.capture.streams import RandomStreams
 from autopar.partitioner.plan import Plan
 from autopar.structure import Structure, take_apart
 from autopar.verification.batches import Batches, filled

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar.capture.state import RandomStreams
+from autopar.capture.streams import RandomStreams
 from autopar.compilation import require_trainable
 from autopar.partitioner.plan import Plan
 from autopar.strategies.base import Strategy

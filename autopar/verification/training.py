@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar.capture.state import RandomStreams
+from autopar.capture.streams import RandomStreams
 from autopar.structure import take_apart
 
 __all__ = [

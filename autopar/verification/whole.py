@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autopar import compat
-from autopar.capture.state import RandomStreams
+from autopar.capture.streams import RandomStreams
 from autopar.passes.batch_statistics import batch_statistics
 from autopar.verification.batches import Batches, filled
 from autopar.verification.comparison import Difference, Tally

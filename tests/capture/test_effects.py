@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy
 import pytest
@@ -17,6 +19,7 @@ from torch import nn
 
 import autopar
 from autopar.capture.ladder import capture
+from tests.capture import counted
 from tests.capture.models import Part, Trunk, opaque_paths, x
 
 
@@ -191,6 +194,67 @@ def test_counters_outside_of_the_model_count_once_a_step() -> None:
     for _ in range(2):
         model(x())
     assert (COUNTS, total) == ([3, 3], 2)
+
+
+class Talks(nn.Module):
+    """Tells others what it does, in one of several ways."""
+
+    runs = 0
+
+    def __init__(self, deed: str, file: Path) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.deed, self.file = deed, file
+        self.log: TextIO | None = file.open("a") if deed == "open before" else None
+        self.buffer = io.StringIO()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.deed == "stderr":
+            print("step", file=sys.stderr)
+        elif self.deed == "log":
+            logging.getLogger("talks").warning("step")
+        elif self.deed == "open before":
+            assert self.log is not None
+            self.log.write("step\n")
+        elif self.deed == "buffer":
+            self.buffer.write("step\n")
+        elif self.deed == "save":
+            torch.save(x.detach(), self.file)
+        elif self.deed == "other module":
+            counted.steps += 1
+        elif self.deed == "class":
+            Talks.runs += 1
+        return self.fc(x)
+
+    def told(self, captured: str, caplog: pytest.LogCaptureFixture) -> int:
+        """How often."""
+        if self.log is not None:
+            self.log.flush()
+        return {
+            "stderr": captured.count("step"),
+            "log": len(caplog.records),
+            "open before": self.file.read_text().count("step") if self.log else 0,
+            "buffer": self.buffer.getvalue().count("step"),
+            "save": int(self.file.exists()),
+            "other module": counted.steps,
+            "class": type(self).runs,
+        }[self.deed]
+
+
+@pytest.mark.parametrize("deed", ["stderr", "log", "open before", "buffer", "save", "other module", "class"])
+def test_others_are_told_once_a_step(
+    deed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Capture tells nobody, and leaves whole what has to be told in each step."""
+    counted.steps = Talks.runs = 0
+    talks = Talks(deed, tmp_path / "file")
+    program = capture(Trunk(talks), (x(),))
+    assert talks.told(capsys.readouterr().err, caplog) == 0
+    assert opaque_paths(program) == ["middle"]
+    model = autopar.parallelize(Trunk(talks), "ddp")
+    for _ in range(2):
+        model(x())
+    assert talks.told(capsys.readouterr().err, caplog) == (1 if deed == "save" else 2)
 
 
 class Registry(dict[str, Any]):

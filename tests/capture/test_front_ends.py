@@ -14,7 +14,7 @@ from torch import nn
 
 import autopar
 from autopar.capture.ladder import CHOICES, capture
-from autopar.capture.state import RandomStreams
+from autopar.capture.streams import RandomStreams
 from autopar.errors import ModelError, UnknownNameError
 from autopar.program import info
 from tests.capture.models import Part, branches_on_values, counts, custom_function, draws_in_python, writes_buffer, x

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from autopar.capture.ladder import capture
-from autopar.capture.state import ModelState, RandomStreams, preserved
+from autopar.capture.state import ModelState, preserved
+from autopar.capture.streams import RandomStreams
 from autopar.capture.tape import Tape
 from tests.capture.models import REFUSED, Part, Trunk, gelu_mlp, x
 

@@ -1,0 +1,3 @@
+"""A module that others count in."""
+
+steps = 0
