@@ -176,7 +176,8 @@ def report(model: nn.Module) -> dict[str, Any]:
     """What the plan predicted of a step beside what this rank measured in its last 50, as JSON values.
 
     Times are in milliseconds from the beginning of the forward to the end of backward; ``measured`` is None
-    before the first step, and where nothing travels.
+    before the first step, and where nothing travels. Of each bucket, ``nbytes`` are those of its gradients and
+    ``sent_nbytes`` those that this rank handed to collectives for it in its last step.
 
     Raises:
         UsageError: the model is not parallel, or has not seen a batch.
@@ -189,7 +190,9 @@ def report(model: nn.Module) -> dict[str, Any]:
         )
     executor = attachment.executor
     engine = executor.engine if isinstance(executor, DDPExecutor) else None
-    return step_report(attachment.compilation.plan, None if engine is None else engine.times)
+    if engine is None:
+        return step_report(attachment.compilation.plan, None)
+    return step_report(attachment.compilation.plan, engine.times, engine.compressed)
 
 
 def shard(loader: DataLoader[Any], *, resumable: bool = False) -> DataLoader[Any]:

@@ -45,6 +45,8 @@ CODES: Mapping[str, tuple[Kind, str]] = {
     "AP210": ("passed", "a given plan is followed"),
     "AP211": ("passed", "gradients are synchronised by nodes of the graph"),
     "AP212": ("passed", "parameters became inputs of the graph"),
+    "AP213": ("passed", "buckets travel compressed"),
+    "AP214": ("analysis", "a bucket is not compressed"),
     "AP220": ("passed", "the batch is split over replicas"),
     "AP221": ("passed", "there is one replica, so nothing is split"),
     "AP222": ("missed", "there is no batch to split"),

@@ -22,7 +22,7 @@ __all__ = ["Synchronizer", "batch_norm", "executing", "sync_gradients"]
 class Synchronizer(Protocol):
     """What a runtime offers to ``sync_gradients`` while it executes a program."""
 
-    def sync(self, bucket: int, parameters: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def sync(self, bucket: int, parameters: Sequence[torch.Tensor], compression: str) -> Sequence[torch.Tensor]:
         """The parameters again, such that their gradients are reduced together."""
         ...
 
@@ -45,18 +45,19 @@ def executing(synchronizer: Synchronizer | None) -> Iterator[None]:
         _active.synchronizer = before
 
 
-def sync_gradients(*parameters: torch.Tensor, bucket: int) -> Sequence[torch.Tensor]:
+def sync_gradients(*parameters: torch.Tensor, bucket: int, compression: str = "") -> Sequence[torch.Tensor]:
     """Identity in forward; in backward the gradients are all-reduced (mean) in one message.
 
     Args:
         parameters: the bucket's parameters, in the order in which their gradients become ready.
         bucket: index of the bucket in the plan.
+        compression: how the plan says that the bucket is compressed, such as ``"bf16"``.
 
     Returns:
         The same parameters, to be used in place of the arguments.
     """
     synchronizer = _active.synchronizer
-    return parameters if synchronizer is None else synchronizer.sync(bucket, parameters)
+    return parameters if synchronizer is None else synchronizer.sync(bucket, parameters, compression)
 
 
 def batch_norm(

@@ -135,8 +135,12 @@ def bucket_text(plan: Plan, bucket: BucketSpec) -> str:
     count = len(bucket.parameters)
     return (
         f"bucket {bucket.index}: {_size(bucket.nbytes)}, {count} parameter{'s' if count != 1 else ''}, "
-        f"ready {_ordinal(order.index(bucket.index) + 1)} in backward"
+        f"ready {_ordinal(order.index(bucket.index) + 1)} in backward{_compression(bucket)}"
     )
+
+
+def _compression(bucket: BucketSpec) -> str:
+    return f", sent as {bucket.compression}, {_size(bucket.sent_nbytes)}" if bucket.compression else ""
 
 
 def _size(nbytes: int) -> str:

@@ -67,8 +67,11 @@ class BucketSpec:
     Attributes:
         index: launch order; bucket 0 is ready first in backward.
         parameters: canonical names, in ready order.
-        nbytes: bytes on the wire.
+        nbytes: bytes of the gradients.
         dtype, device, layout, route: shared by all parameters of the bucket.
+        compression: the pass that compresses the bucket, with its options, such as ``"topk{ratio=0.01}"``;
+            empty where the gradients travel as they are.
+        wire_nbytes: bytes that a rank hands to collectives for a compressed bucket.
     """
 
     index: int
@@ -78,6 +81,13 @@ class BucketSpec:
     device: str
     layout: str = "strided"
     route: Route = "graph"
+    compression: str = ""
+    wire_nbytes: int | None = None
+
+    @property
+    def sent_nbytes(self) -> int:
+        """Bytes that a rank hands to collectives in a step, compressed or not."""
+        return self.nbytes if self.wire_nbytes is None else self.wire_nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +133,13 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of gradients that one rank sends into all-reduce in one step."""
+        """Bytes of gradients that one rank has reduced in one step."""
         return sum(bucket.nbytes for bucket in self.buckets)
+
+    @property
+    def sent_nbytes(self) -> int:
+        """Bytes that one rank hands to collectives for them."""
+        return sum(bucket.sent_nbytes for bucket in self.buckets)
 
     def bucket_of(self) -> dict[str, int]:
         """Maps each bucketed parameter's name to its bucket's index."""
@@ -132,11 +147,11 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as indented JSON; ``Plan.from_json`` reads it back to an equal plan."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        return json.dumps(_content(self), indent=2, sort_keys=True) + "\n"
 
     def digest(self) -> str:
         """SHA-256 (hex) of the plan's content; equal plans have equal digests."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(_content(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @classmethod
@@ -201,6 +216,14 @@ class Plan:
                     f"{planned.dtype}{list(planned.shape)} and is {found.dtype}{list(found.shape)}.",
                     mend=mend,
                 )
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    content = dataclasses.asdict(plan)
+    for bucket in content["buckets"]:
+        if not bucket["compression"]:
+            del bucket["compression"], bucket["wire_nbytes"]
+    return content
 
 
 def _spec(cls: type[Any], item: Mapping[str, Any]) -> Any:

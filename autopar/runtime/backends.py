@@ -118,6 +118,10 @@ class SharedMemoryCollectives:
         """Starts a broadcast of rank 0's ``flat``, in place."""
         return self.communicator.broadcast(flat, label=label)
 
+    def all_gather(self, rows: torch.Tensor, flat: torch.Tensor, label: str) -> Work:
+        """Starts copying the ranks' ``flat`` into the rows of ``rows``."""
+        return self.communicator.all_gather(list(rows), flat, label=label)
+
     def close(self) -> None:
         """Finishes what is on its way and takes part no more."""
         self.communicator.close()

@@ -34,7 +34,11 @@ def make_buckets(
     scale = 1.0 if hooked else 1.0 / collectives.world_size
     return [
         _KINDS[spec.layout](
-            spec, [parameters[name] for name in spec.parameters], scale=scale, collectives=collectives, whole=hooked
+            spec,
+            [parameters[name] for name in spec.parameters],
+            scale=scale,
+            collectives=collectives,
+            whole=hooked or bool(spec.compression),
         )
         for spec in plan.buckets
     ]

@@ -48,6 +48,10 @@ class Collectives(Protocol):
         """Starts copying rank 0's ``flat`` to all ranks, in place."""
         ...
 
+    def all_gather(self, rows: torch.Tensor, flat: torch.Tensor, label: str) -> Work:
+        """Starts copying each rank's ``flat`` into its row of ``rows``, of shape (world size, numel)."""
+        ...
+
     def close(self) -> None:
         """Waits for what is on its way and frees what belongs to this backend alone."""
         ...
@@ -85,6 +89,12 @@ class TorchCollectives:
             work = dist.broadcast(flat, self._source, group=self.group.handle, async_op=True)
         return _LabelledWork(work, self.group, label)
 
+    def all_gather(self, rows: torch.Tensor, flat: torch.Tensor, label: str) -> _LabelledWork:
+        """Starts an all-gather of the ranks' ``flat`` into the rows of ``rows``."""
+        with reporting(self.group, label):
+            work = dist.all_gather(list(rows), flat, group=self.group.handle, async_op=True)
+        return _LabelledWork(work, self.group, label)
+
     def close(self) -> None:
         """The process group stays: others may use it."""
 
@@ -106,6 +116,11 @@ class LoneCollectives:
 
     def broadcast(self, flat: torch.Tensor, label: str) -> Work:
         """Leaves ``flat`` as it is."""
+        return _Done()
+
+    def all_gather(self, rows: torch.Tensor, flat: torch.Tensor, label: str) -> Work:
+        """Copies ``flat`` into the one row."""
+        rows[0].copy_(flat)
         return _Done()
 
     def close(self) -> None:

@@ -44,7 +44,9 @@ class CompiledProgram:
         whole = not any(info(node).opaque for node in program.graph.nodes)
         compiled = functools.partial(compile_function, settings=settings, fullgraph=whole)
         self.carries = group is not None and all(
-            bucket.layout == "strided" for bucket in program.plan.buckets if bucket.route == "graph"
+            bucket.layout == "strided" and not bucket.compression
+            for bucket in program.plan.buckets
+            if bucket.route == "graph"
         )
         self.local = compiled(compat.compiled_forward(_without_nodes(program)))
         self.synced = self.local

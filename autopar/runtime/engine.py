@@ -20,7 +20,8 @@ from autopar.runtime.accumulation import Window
 from autopar.runtime.bucket_kinds import AnyBucket, handed_out, is_watched, make_buckets, names
 from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.comm_hook import CommHook
-from autopar.runtime.refusals import asked_for_hooked_gradients, sent_too_early
+from autopar.runtime.compression import CompressedBuckets
+from autopar.runtime.refusals import asked_for_hooked_gradients, says_another_compression, sent_too_early
 from autopar.runtime.step_times import StepTimes
 from autopar.runtime.sync_node import NOBODYS, Launch, SyncGradients, sole_owner_references
 from autopar.runtime.usage import ParameterUsage
@@ -45,6 +46,7 @@ class BucketEngine:
         pending: whether backwards have been run whose gradients no other rank knows of (``no_sync``).
         usage: told which parameters got gradients; None where nobody asks.
         times: when the buckets of the last steps travelled.
+        compressed: what reduces the buckets that travel compressed.
         window: how many backwards share one synchronisation, of which the last one sends.
     """
 
@@ -63,6 +65,7 @@ class BucketEngine:
         self.buckets = make_buckets(plan, parameters, collectives, hooked=comm_hook is not None)
         self.window = Window(self.buckets, 1 if comm_hook is not None else collectives.world_size)
         self.times = StepTimes(len(self.buckets))
+        self.compressed = CompressedBuckets(self.buckets, collectives)
         self._titles = [f"bucket {b.spec.index} of {len(self.buckets)} ({names(b)})" for b in self.buckets]
         self._sole_owner = sole_owner_references()
         self._hooks: list[Any] = []
@@ -101,8 +104,10 @@ class BucketEngine:
         self._forwards += 1
         self.times.begin()
 
-    def sync(self, bucket: int, parameters: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def sync(self, bucket: int, parameters: Sequence[torch.Tensor], compression: str = "") -> Sequence[torch.Tensor]:
         """The parameters again; the backward of this node fills the bucket."""
+        if compression != self.buckets[bucket].spec.compression:
+            raise says_another_compression(self.buckets[bucket], compression)
         if not self._synced_forward or not torch.is_grad_enabled():
             return parameters
         launch = Launch.apply(self, self.buckets[bucket], self._anchor)
@@ -220,7 +225,7 @@ class BucketEngine:
     def _reduce_now(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         self.window.scale_for(1)
         bucket.load(gradients, owners=NOBODYS)
-        for work in self._send(bucket):
+        for work in self._all_reduce(bucket) if bucket in self.compressed else self._send(bucket):
             work.wait()
         return handed_out(bucket)
 
@@ -273,6 +278,11 @@ class BucketEngine:
             return []
         if self.comm_hook is not None:
             return [self.comm_hook.send(bucket, is_last=bucket is self.buckets[-1])]
+        if bucket in self.compressed:
+            return [self.compressed.send(bucket, self._label(bucket))]
+        return self._all_reduce(bucket)
+
+    def _all_reduce(self, bucket: AnyBucket) -> list[Work]:
         label, scale = self._label(bucket), bucket.message_scale
         return [self.collectives.all_reduce(message, label, scale) for message in bucket.messages]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from autopar.errors import RuntimeStateError
+from autopar.errors import PlanError, RuntimeStateError
 from autopar.partitioner.plan import LocalParameter
 from autopar.runtime.bucket_kinds import AnyBucket, names
 
-__all__ = ["asked_for_hooked_gradients", "refuse_gradient", "sent_too_early"]
+__all__ = ["asked_for_hooked_gradients", "refuse_gradient", "says_another_compression", "sent_too_early"]
 
 
 def asked_for_hooked_gradients(bucket: AnyBucket) -> RuntimeStateError:
@@ -43,3 +43,12 @@ def refuse_gradient(local: LocalParameter) -> Callable[[torch.Tensor], None]:
         )
 
     return refuse
+
+
+def says_another_compression(bucket: AnyBucket, compression: str) -> PlanError:
+    """A program, such as a printed one that was edited, and its plan differ."""
+    return PlanError(
+        f"The program sends bucket {bucket.spec.index} ({names(bucket)}) as {compression or 'it is'}, and the "
+        f"plan says {bucket.spec.compression or 'as it is'}.",
+        mend="Change both alike, or run `autopar transform` again with the compression that you want.",
+    )

@@ -50,6 +50,8 @@ class DDP:
             keyword arguments for it, such as ``{"mode": "max-autotune"}``.
         accumulate: how many backwards make one optimizer step. Only the last of them communicates, and the
             gradients are then divided by their number, too: the script does not divide its loss.
+        compression: the pass that compresses the buckets, as in a pipeline: ``"fp16"``, ``"bf16"``,
+            ``"powersgd{rank=4}"``, ``"topk{ratio=0.01}"``.
     """
 
     bucket_cap_mb: float | None = None
@@ -67,6 +69,7 @@ class DDP:
     all_buffers: bool = False
     compile: bool | Mapping[str, Any] = False
     accumulate: int = 1
+    compression: str | None = None
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -84,17 +87,32 @@ class DDP:
         if self.backend not in BACKENDS:
             raise OptionError(f"The option backend is {self.backend!r}.", mend=f"Known: {', '.join(BACKENDS)}.")
 
+        if self.compression is not None:
+            self._check_compression(self.compression)
         if not isinstance(self.compile, (bool, Mapping)):
             raise OptionError(
                 f"The option compile is {self.compile!r}.", mend="Say True, or keyword arguments of torch.compile."
             )
 
+    def _check_compression(self, compression: str) -> None:
+        from autopar.runtime.compressors import method_of
+
+        if not isinstance(compression, str):
+            raise OptionError(f"The option compression is {compression!r}.", mend='Say, for example, "bf16".')
+        method_of(compression)
+        if self.comm_hook is not None:
+            raise OptionError(
+                f"A compression ({compression}) and a communication hook ({self.comm_hook.name}) were both given.",
+                mend="Leave one of them out: each reduces the buckets.",
+            )
+
     def pipeline(self) -> str:
-        """Inline, order, bucket, synchronise, lift."""
+        """Inline, order, bucket, synchronise, compress, lift."""
         bucket = "bucket"
         if self.bucket_cap_mb is not None:
             bucket += f"{{cap_mb={self.bucket_cap_mb:g},first_mb={self.first_bucket_mb:g}}}"
-        return f"inline-modules,shapes,backward-order,{bucket},ddp-sync,lift-parameters"
+        compress = "" if self.compression is None else f"{self.compression},"
+        return f"inline-modules,shapes,backward-order,{bucket},ddp-sync,{compress}lift-parameters"
 
     def options(self) -> Mapping[str, Any]:
         """What must be equal on all ranks."""
@@ -106,6 +124,7 @@ class DDP:
             "all_buffers": self.all_buffers,
             "compile": self.compile is not False,
             "accumulate": self.accumulate if self.accumulate > 1 else None,
+            "compression": self.compression,
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
+from autopar.view.operations import sent_bytes
+
 __all__ = ["diff_documents"]
 
 _ABOUT = ("model", "strategy", "front_end", "world_size")
@@ -45,7 +47,7 @@ def _plans(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> di
         for name in dict.fromkeys([*places[0], *places[1]])
         if places[0].get(name) != places[1].get(name)
     ]
-    sizes = [{bucket["index"]: bucket["nbytes"] for bucket in plan.get("buckets", ())} for plan in (one, other)]
+    sizes = [{bucket["index"]: sent_bytes(bucket) for bucket in plan.get("buckets", ())} for plan in (one, other)]
     buckets = [
         {"bucket": index, "a": sizes[0].get(index), "b": sizes[1].get(index)}
         for index in sorted({*sizes[0], *sizes[1]})

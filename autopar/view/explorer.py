@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autopar.view.operations import Operation, operations
+from autopar.view.operations import Operation, operations, sent_bytes
 from autopar.view.palette import bucket_colour
 from autopar.view.units import bytes_text, shape_text
 
@@ -72,7 +72,7 @@ def _nodes(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _overlay(users: Sequence[Operation], bucket: Mapping[str, Any]) -> dict[str, Any]:
     index = bucket["index"]
     return {
-        "name": f"bucket {index}: {bytes_text(bucket['nbytes'])}",
+        "name": f"bucket {index}: {bytes_text(sent_bytes(bucket))}",
         "edgeColor": bucket_colour(index),
         "edgeWidth": 3,
         "edges": _joined(

@@ -105,7 +105,8 @@ def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
     plan = document["plan"] or {"buckets": [], "options": {}}
     replicas = plan["options"].get("replicas")
     yield text(NAME, 34, fit(f"{document['model']}: {document['strategy']}{ranks}", 1200, 18), css="title")
-    yield f'<text x="{NAME}" y="60" class="lead">{_lead(step, assumed=not known)}</text>'
+    whole = sum(bucket["nbytes"] for bucket in plan["buckets"])
+    yield f'<text x="{NAME}" y="60" class="lead">{_lead(step, whole, assumed=not known)}</text>'
     facts = [
         count_text(len(document["after"]["nodes"]), "node"),
         forward_flops_text(document, sum(node["flops"] for node in document["after"]["nodes"])),
@@ -115,18 +116,19 @@ def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
     yield text(NAME, 82, fit(" · ".join(facts), WIDTH - 48, 11), css="quiet")
 
 
-def _lead(step: Step, *, assumed: bool) -> str:
+def _lead(step: Step, whole: int, *, assumed: bool) -> str:
     """The whole picture in one sentence, as SVG content."""
     if not step.transfers:
         return "No gradient travels between processes."
-    size = bytes_text(sum(one.nbytes for one in step.transfers))
+    sent = sum(one.nbytes for one in step.transfers)
+    size = f"{bytes_text(whole)} of gradients" + (f", sent as {bytes_text(sent)}," if sent != whole else "")
     who = count_text(step.ranks, "rank") + (" (assumed)" if assumed else "")
-    sent = f"Each step averages {size} of gradients over {who} in {count_text(len(step.transfers), 'all-reduce')}."
+    what = f"Each step averages {size} over {who} in {count_text(len(step.transfers), 'all-reduce')}."
     hidden = seconds_text(max(step.travelling - step.exposed, 0.0))
     if step.exposed <= 0:
-        return f"{sent} Predicted: {hidden} on the wire, all of it hidden behind backward."
+        return f"{what} Predicted: {hidden} on the wire, all of it hidden behind backward."
     late = f'<tspan class="exposed">{seconds_text(step.exposed)} exposed after it</tspan>'
-    return f"{sent} Predicted: {hidden} hidden behind backward, {late}."
+    return f"{what} Predicted: {hidden} hidden behind backward, {late}."
 
 
 def _heads() -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Operation", "operations", "spec_bytes"]
+__all__ = ["Operation", "operations", "sent_bytes", "spec_bytes"]
 
 Node = Mapping[str, Any]
 
@@ -97,6 +97,12 @@ def _is_sync(node: Node) -> bool:
 
 def _is_parameter(node: Node) -> bool:
     return bool(node["param_bytes"] and node["op"] in ("get_attr", "placeholder"))
+
+
+def sent_bytes(bucket: Mapping[str, Any]) -> int:
+    """Bytes that a rank sends for a bucket of a plan, compressed or not."""
+    nbytes: int = bucket["wire_nbytes"] if bucket.get("compression") else bucket["nbytes"]
+    return nbytes
 
 
 def spec_bytes(spec: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from autopar.partitioner.rates import Rates
 from autopar.view.measured import Measured
 from autopar.view.measured_trace import shared_lines
+from autopar.view.operations import sent_bytes
 from autopar.view.packed import FIELDS, TEXT_FIELDS, Texts, packed_graph
 from autopar.view.palette import BUCKET_COLOURS
 from autopar.view.predict import predict
@@ -65,7 +66,11 @@ def _data(document: Mapping[str, Any], measured: Measured | None) -> dict[str, A
         "counts": counts,
         "note": note if folded else "",
         "buckets": [
-            {key: bucket[key] for key in ("index", "nbytes", "parameters")}
+            {
+                **{key: bucket[key] for key in ("index", "nbytes", "parameters")},
+                "compression": bucket.get("compression", ""),
+                "sent": sent_bytes(bucket),
+            }
             for bucket in (document["plan"] or {"buckets": ()})["buckets"]
         ],
         "bucketColours": BUCKET_COLOURS,

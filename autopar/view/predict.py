@@ -8,7 +8,7 @@ from typing import Any
 
 from autopar.partitioner.rates import Rates
 from autopar.partitioner.timeline import Message, OperationCost, play
-from autopar.view.operations import Operation, operations
+from autopar.view.operations import Operation, operations, sent_bytes
 
 __all__ = ["Computation", "Step", "Transfer", "predict"]
 
@@ -28,7 +28,7 @@ class Transfer:
 
     Attributes:
         bucket: its index.
-        nbytes: bytes of its gradients.
+        nbytes: bytes that a rank sends for it.
         ready: when its gradients are complete.
         start, end: when it is on the wire.
         last: the operation whose backward completes it; None where no operation uses its parameters.
@@ -94,7 +94,7 @@ def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None)
     ]
     first = {bucket: place for place, one in reversed(list(enumerate(computing))) for bucket in one.buckets}
     buckets = (document["plan"] or {"buckets": ()})["buckets"]
-    messages = [Message(nbytes=bucket["nbytes"], last=first.get(bucket["index"])) for bucket in buckets]
+    messages = [Message(nbytes=sent_bytes(bucket), last=first.get(bucket["index"])) for bucket in buckets]
     played = play([_cost(one, read[one.node["name"]]) for one in computing], messages, rates, ranks=ranks)
     return Step(
         ranks,
@@ -103,7 +103,7 @@ def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None)
         tuple(
             Transfer(
                 bucket["index"],
-                bucket["nbytes"],
+                sent_bytes(bucket),
                 travel.ready,
                 travel.start,
                 travel.end,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from autopar.view.columns import GAP, print_columns
 from autopar.view.counted import forward_flops_text, uncounted
-from autopar.view.operations import spec_bytes
+from autopar.view.operations import sent_bytes, spec_bytes
 from autopar.view.rows import launch_rows, module_rows
 from autopar.view.units import bytes_text, count_text, shorten
 
@@ -28,11 +28,11 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``model``, ``strategy``, ``front_end``, ``world_size``, ``nodes``, ``flops`` (one forward),
         ``flops_unknown`` (modules that these leave out), ``flops_text`` (both in words),
-        ``parameter_bytes``, ``bytes_per_step``, ``operation_level`` (share of the parameter bytes
-        that the graph sees operation by operation, 0 to 1), ``buckets`` (``index``, ``parameters``,
-        ``bytes``, ``ready`` (share of the backward done by then, estimated from FLOPs; null where
-        they are not known), ``first``, ``last``), ``local``, ``opaque``, and ``found``: what passes
-        found out.
+        ``parameter_bytes``, ``bytes_per_step`` (of gradients), ``sent_bytes_per_step`` (compressed or not),
+        ``operation_level`` (share of the parameter bytes that the graph sees operation by operation, 0 to 1),
+        ``buckets`` (``index``, ``parameters``, ``bytes``, ``compression`` (the pass, or empty), ``sent_bytes``,
+        ``ready`` (share of the backward done by then, estimated from FLOPs; null where they are not known),
+        ``first``, ``last``), ``local``, ``opaque``, and ``found``: what passes found out.
     """
     plan = document["plan"] or {"buckets": [], "parameters": [], "local": [], "options": {}}
     sizes = {spec["name"]: spec_bytes(spec) for spec in plan["parameters"]}
@@ -52,6 +52,7 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "flops_text": forward_flops_text(document, flops),
         "parameter_bytes": total,
         "bytes_per_step": sum(bucket["nbytes"] for bucket in plan["buckets"]),
+        "sent_bytes_per_step": sum(map(sent_bytes, plan["buckets"])),
         "operation_level": 1 - opaque / total if total else None,
         "buckets": _buckets(document, plan),
         "local": list(plan["local"]),
@@ -91,7 +92,7 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line(f"{figures['operation_level']:.0%} of the parameter bytes are in operations that the compiler sees")
     if figures["buckets"]:
         count = count_text(len(figures["buckets"]), "bucket")
-        line(f"{count}, {bytes_text(figures['bytes_per_step'])} all-reduced a step")
+        line(f"{count}, {bytes_text(figures['bytes_per_step'])} all-reduced a step{_compressed(figures)}")
         line("")
         columns = _columns(figures["buckets"], console)
         print_columns(console, columns, right=("bucket", "tensors", "bytes", "ready at"))
@@ -125,6 +126,11 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line(f"wrote {', '.join(files)}")
 
 
+def _compressed(figures: Mapping[str, Any]) -> str:
+    forms = dict.fromkeys(one["compression"] for one in figures["buckets"] if one["compression"])
+    return f", sent as {bytes_text(figures['sent_bytes_per_step'])} by {', '.join(forms)}" if forms else ""
+
+
 def _code(one: Mapping[str, Any]) -> str:
     return f" [{one['code']}]" if one["code"] else ""
 
@@ -133,7 +139,7 @@ def _columns(buckets: Sequence[Mapping[str, Any]], console: Console) -> dict[str
     columns = {
         "bucket": [str(bucket["index"]) for bucket in buckets],
         "tensors": [f"{bucket['parameters']:,}" for bucket in buckets],
-        "bytes": [bytes_text(bucket["bytes"]) for bucket in buckets],
+        "bytes": [bytes_text(bucket["sent_bytes"]) for bucket in buckets],
         "ready at": ["-" if bucket["ready"] is None else f"{bucket['ready']:.0%}" for bucket in buckets],
     }
     plain = not console.is_terminal
@@ -151,6 +157,8 @@ def _buckets(document: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[
             "index": bucket["index"],
             "parameters": len(bucket["parameters"]),
             "bytes": bucket["nbytes"],
+            "compression": bucket.get("compression", ""),
+            "sent_bytes": sent_bytes(bucket),
             "ready": sum(row.backward_flops for row in rows[launched[bucket["index"]] :]) / total if total else None,
             "first": bucket["parameters"][0],
             "last": bucket["parameters"][-1],

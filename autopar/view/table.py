@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autopar.view.columns import GAP, print_columns
 from autopar.view.counted import forward_flops_text
-from autopar.view.operations import Operation, operations, spec_bytes
+from autopar.view.operations import Operation, operations, sent_bytes, spec_bytes
 from autopar.view.units import bytes_text, count_text, flops_text, shape_text, shorten
 
 __all__ = ["print_table"]
@@ -115,5 +115,5 @@ def _totals(document: Mapping[str, Any], found: list[Operation]) -> str:
     if plan:
         buckets = plan["buckets"]
         parts.append(f"{bytes_text(sum(map(spec_bytes, plan['parameters'])))} of trainable parameters")
-        parts.append(f"{count_text(len(buckets), 'bucket')}, {bytes_text(sum(b['nbytes'] for b in buckets))} a step")
+        parts.append(f"{count_text(len(buckets), 'bucket')}, {bytes_text(sum(map(sent_bytes, buckets)))} a step")
     return "; ".join(parts) + "."

@@ -71,11 +71,12 @@ def draw_wire(document: Mapping[str, Any], step: Step, clock: Clock, top: float,
         return
     groups = grouped(step.transfers, most=int((bottom - top) / ROW))
     tensors = {bucket["index"]: bucket["parameters"] for bucket in document["plan"]["buckets"]}
+    forms = {bucket["index"]: bucket.get("compression", "") for bucket in document["plan"]["buckets"]}
     middles = [(clock.y(group[0].start) + clock.y(group[-1].end)) / 2 - ROW / 2 for group in groups]
     labels = spread(middles, gap=ROW, low=top, high=bottom - ROW)
     for index, (group, label) in enumerate(zip(groups, labels, strict=True)):
         inside = [name for one in group for name in tensors[one.bucket]]
-        yield f"<g>{tooltip(_describe(group, inside))}"
+        yield f"<g>{tooltip(_describe(group, inside, forms))}"
         yield from _bar(group, clock, label, index)
         yield from _words(group, step, label)
         yield "</g>"
@@ -113,10 +114,12 @@ def _words(group: Sequence[Transfer], step: Step, label: float) -> Iterator[str]
     yield text(x, label + 15, fit(words, WIDTH - 16 - x, 11), css="exposed" if late > 0 else "small")
 
 
-def _describe(group: Sequence[Transfer], inside: Sequence[str]) -> str:
+def _describe(group: Sequence[Transfer], inside: Sequence[str], forms: Mapping[int, str]) -> str:
     first, last = group[0], group[-1]
     user = last.last.node["name"] if last.last is not None else None
     launch = f"complete after the backward of {user}" if user else "no operation uses its parameters"
     what = f"{count_text(len(inside), 'tensor')} from {inside[0]} to {inside[-1]}"
     when = f"on the wire from {seconds_text(first.start)} to {seconds_text(last.end)} of the step"
-    return f"{what}, {sum(one.nbytes for one in group):,} bytes; {launch}; {when}"
+    names = ", ".join(dict.fromkeys(forms[one.bucket] for one in group if forms[one.bucket]))
+    form = f" as {names}" if names else ""
+    return f"{what}, {sum(one.nbytes for one in group):,} bytes{form}; {launch}; {when}"

@@ -239,6 +239,12 @@ def promises_opened_modules(program: Program) -> Program:
     return program
 
 
+def hides_a_compression(program: Program) -> Program:
+    """The plan compresses a bucket, and its node does not say so."""
+    first, *others = plan_of(program).buckets
+    return with_plan(program, buckets=(dataclasses.replace(first, compression="bf16", wire_nbytes=2), *others))
+
+
 PLANTED: dict[Callable[[Program], Program], tuple[str, str]] = {
     uses_a_later_node: ("the graph is well formed", "before"),
     loses_its_output: ("there is one output", "it has 0 output nodes"),
@@ -249,6 +255,7 @@ PLANTED: dict[Callable[[Program], Program], tuple[str, str]] = {
     keeps_a_gradient_local: ("every trainable parameter is planned once", "declared local but gets a gradient"),
     mixes_kinds: ("a bucket holds parameters of one kind", "bucket 0 is float16"),
     launches_in_another_order: ("buckets are launched in ready order", "bucket 1 is ready before bucket 0"),
+    hides_a_compression: ("every bucket is synchronised as planned", "says nothing of its compression"),
     uses_a_parameter_unsynchronised: ("every bucket is synchronised as planned", "is used unsynchronised by"),
     loses_a_node: ("every bucket is synchronised as planned", "has no node"),
     synchronises_another_parameter: ("every bucket is synchronised as planned", "lacks"),

@@ -68,7 +68,7 @@ def test_backward_of_the_last_bucket_runs_first() -> None:
     program, order = ddp("mlp", cap=0), []
 
     class Records:
-        def sync(self, bucket: int, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+        def sync(self, bucket: int, parameters: list[torch.Tensor], compression: str) -> list[torch.Tensor]:
             return [Mark.apply(bucket, parameter) for parameter in parameters]
 
     class Mark(torch.autograd.Function):

@@ -18,6 +18,8 @@ def test_buckets() -> None:
         "index": 0,
         "parameters": 1,
         "bytes": WEIGHT_BYTES,
+        "compression": "",
+        "sent_bytes": WEIGHT_BYTES,
         "ready": pytest.approx(2 / 3),
         "first": "b.weight",
         "last": "b.weight",

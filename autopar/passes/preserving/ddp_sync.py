@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import fx, nn
 
@@ -71,7 +71,7 @@ def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]
             source = nodes[0]
             first.prepend(source)
             sources.append(source)
-        sync = program.graph.call_function(ops.sync_gradients, tuple(sources), {"bucket": bucket.index})
+        sync = program.graph.call_function(ops.sync_gradients, tuple(sources), _keywords(bucket))
         sync.meta["autopar"] = NodeInfo(bucket=bucket.index, param_bytes=bucket.nbytes, nbytes=bucket.nbytes)
         for index, nodes in enumerate(members):
             name = nodes[0].name
@@ -83,6 +83,10 @@ def _insert(program: Program, bucket: BucketSpec, reads: dict[str, list[fx.Node]
                 node.replace_all_uses_with(synced, delete_user_cb=lambda user: user is not sync)
             for extra in nodes[1:]:
                 program.graph.erase_node(extra)
+
+
+def _keywords(bucket: BucketSpec) -> dict[str, Any]:
+    return {"bucket": bucket.index} | ({"compression": bucket.compression} if bucket.compression else {})
 
 
 def _hold(program: Program, name: str) -> None:

@@ -39,6 +39,9 @@ def synced_as_planned(program: Program) -> Iterator[str]:
             missing = sorted(set(bucket.parameters) - set(carried))
             what = f"lacks {', '.join(missing)}" if missing else "has its parameters in another order"
             yield f"the node of bucket {bucket.index} {what}"
+        if node.kwargs.get("compression", "") != bucket.compression:
+            said = node.kwargs.get("compression") or "nothing"
+            yield f"the node of bucket {bucket.index} says {said} of its compression, the plan {bucket.compression!r}"
         for source in node.all_input_nodes:
             stray = [user.name for user in source.users if user is not node]
             if stray:

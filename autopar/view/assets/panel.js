@@ -86,7 +86,7 @@ function showBucket(bucket) {
   });
   show(`bucket ${bucket.index}`, [
     facts([
-      ["bytes", bytesText(bucket.nbytes)], ["tensors", `${bucket.parameters.length}`], ...times,
+      ["bytes", bytesText(bucket.nbytes)], ["sent as", bucket.compression && `${bucket.compression}, ${bytesText(bucket.sent)}`], ["tensors", `${bucket.parameters.length}`], ...times,
     ]),
     element("h3", "parameters, in the order in which their gradients are ready"),
     ...bucket.parameters.slice(0, 200).map((name) => element("div", name)),
