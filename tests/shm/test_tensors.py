@@ -63,14 +63,14 @@ def test_more_than_the_staging_area_holds(ranks: Ranks) -> None:
 def _memory_comes_back() -> tuple[int, int]:
     with communicating() as group:
         kept = group.empty(1000, torch.float32).fill_(7)
-        segments = len(group._arena.segments)
+        segments = len(group.arena.segments)
         for _ in range(200):
             tensor = group.empty(200_000, torch.float32)
             group.all_reduce(tensor).wait()
             del tensor
         gc.collect()
         assert bool((kept == 7).all())
-        return segments, len(group._arena.segments)
+        return segments, len(group.arena.segments)
 
 
 def test_memory_of_tensors_that_are_gone_is_used_again(ranks: Ranks) -> None:
@@ -84,7 +84,7 @@ def _grows() -> list[bool]:
         works = [group.all_reduce(tensor) for tensor in tensors]
         for work in works:
             work.wait()
-        assert len(group._arena.segments) > 1
+        assert len(group.arena.segments) > 1
         return [bool((tensor == 1 + 2 * n).all()) for n, tensor in enumerate(tensors)]
 
 
@@ -127,7 +127,7 @@ def _leaves_nothing() -> tuple[set[str], bool]:
     with communicating() as group:
         group.all_reduce(torch.ones(100_000)).wait()
         named = shared_files() - before
-        descriptors = [segment.fd for segment in group._arena.segments]
+        descriptors = [segment.fd for segment in group.arena.segments]
     return named, any(os.path.exists(f"/proc/self/fd/{fd}") for fd in descriptors)
 
 
