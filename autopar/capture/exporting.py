@@ -25,10 +25,10 @@ from autopar.capture.exported_graph import ExportRefusedError, adopt, attribute,
 from autopar.capture.exported_sizes import size_conditions
 from autopar.capture.gate import Step
 from autopar.capture.recorder import DRAWS
+from autopar.capture.rules import reason_to_keep_whole
 from autopar.capture.source import one_line
 from autopar.capture.state import ModelState
 from autopar.capture.streams import RandomStreams
-from autopar.capture.symbolic import reason_to_keep_whole
 from autopar.capture.watch import OF_EVERY_MODULE, PLAIN, Patches
 from autopar.guards import Guards, shapes_of
 from autopar.program import Program, Signature

@@ -22,8 +22,8 @@ from autopar import compat
 from autopar.calls import call_key
 from autopar.capture.call import Call
 from autopar.capture.falls import Fall
+from autopar.capture.rules import reason_to_keep_whole
 from autopar.capture.source import one_line
-from autopar.capture.symbolic import reason_to_keep_whole
 from autopar.islands import Island
 from autopar.program import Program
 
