@@ -47,6 +47,7 @@ CODES: Mapping[str, tuple[Kind, str]] = {
     "AP212": ("passed", "parameters became inputs of the graph"),
     "AP213": ("passed", "buckets travel compressed"),
     "AP214": ("analysis", "a bucket is not compressed"),
+    "AP215": ("passed", "batch norms take statistics over all ranks"),
     "AP220": ("passed", "the batch is split over replicas"),
     "AP221": ("passed", "there is one replica, so nothing is split"),
     "AP222": ("missed", "there is no batch to split"),

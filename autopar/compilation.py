@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from autopar import ops
 from autopar.capture import ladder
 from autopar.errors import ModelError
 from autopar.partitioner.plan import Plan
@@ -54,6 +55,7 @@ class Compilation:
         return self.lowered.remarks
 
 
+@ops.alone()
 def compile_program(
     model: nn.Module,
     args: Sequence[Any],

@@ -8,15 +8,27 @@ what a node means while it executes one, through ``executing``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["Synchronizer", "batch_norm", "executing", "sync_gradients"]
+__all__ = [
+    "Statistics",
+    "Synchronizer",
+    "alone",
+    "batch_norm",
+    "executing",
+    "share_statistics",
+    "shares_statistics",
+    "sync_batch_norm",
+    "sync_gradients",
+    "unshare_statistics",
+]
 
 
 class Synchronizer(Protocol):
@@ -32,6 +44,22 @@ class _Active(threading.local):
 
 
 _active = _Active()
+
+# Called with module, input, weight, bias, and the weight of this batch in the running statistics.
+Statistics: TypeAlias = Callable[
+    [nn.Module, torch.Tensor, "torch.Tensor | None", "torch.Tensor | None", float], torch.Tensor
+]
+
+
+class _Sharing:
+    """Of the whole process, not of a thread: autograd's threads run forwards, too, of checkpoints."""
+
+    def __init__(self) -> None:
+        self.statistics: WeakKeyDictionary[nn.Module, Statistics | None] = WeakKeyDictionary()
+        self.alone = False
+
+
+_sharing = _Sharing()
 
 
 @contextmanager
@@ -74,6 +102,58 @@ def batch_norm(
         input: tensor of shape (N, C, ...).
         weight, bias: tensors of shape (C,), or None.
     """
+    factor = _counted(module, input)
+    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    tracked = not module.training or module.track_running_stats
+    mean = module.running_mean if tracked else None
+    variance = module.running_var if tracked else None
+    from_batch = module.training or (module.running_mean is None and module.running_var is None)
+    return F.batch_norm(input, mean, variance, weight, bias, from_batch, factor, module.eps)
+
+
+def sync_batch_norm(
+    module: nn.Module, input: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Batch normalisation by the statistics of all ranks; where nobody shares them, and in eval mode, ``batch_norm``.
+
+    Args:
+        module, input, weight, bias: see ``batch_norm``.
+    """
+    shared = None if _sharing.alone or not module.training else _sharing.statistics.get(module)
+    if shared is None:
+        return batch_norm(module, input, weight, bias)
+    return shared(module, input, weight, bias, _counted(module, input))
+
+
+def share_statistics(modules: Iterable[nn.Module], shared: Statistics | None) -> None:
+    """Says what ``sync_batch_norm`` means for these modules in train mode; None is ``batch_norm``."""
+    for module in modules:
+        _sharing.statistics[module] = shared
+
+
+def unshare_statistics(modules: Iterable[nn.Module]) -> None:
+    """Undoes ``share_statistics``."""
+    for module in modules:
+        _sharing.statistics.pop(module, None)
+
+
+def shares_statistics(module: nn.Module) -> bool:
+    """Whether ``share_statistics`` was told of the module."""
+    return module in _sharing.statistics
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within this block, in all threads, ``sync_batch_norm`` is ``batch_norm``: a model runs on this rank alone."""
+    before, _sharing.alone = _sharing.alone, True
+    try:
+        yield
+    finally:
+        _sharing.alone = before
+
+
+def _counted(module: nn.Module, input: torch.Tensor) -> float:
+    """Checks the input, counts the batch, and gives the weight that it has in the running statistics."""
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     module._check_input_dim(input)
     factor = 0.0 if module.momentum is None else module.momentum
@@ -81,8 +161,4 @@ def batch_norm(
         module.num_batches_tracked.add_(1)
         if module.momentum is None:
             factor = 1.0 / float(module.num_batches_tracked)
-    tracked = not module.training or module.track_running_stats
-    mean = module.running_mean if tracked else None
-    variance = module.running_var if tracked else None
-    from_batch = module.training or (module.running_mean is None and module.running_var is None)
-    return F.batch_norm(input, mean, variance, weight, bias, from_batch, factor, module.eps)
+    return factor

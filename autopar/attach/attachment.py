@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar import compat
+from autopar import compat, ops
 from autopar.calls import Entry, Facts, call_key, flags
 from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
@@ -163,7 +163,8 @@ class Attachment:
         if self._guard is None and _stands_aside(model):
             return _original_forward(model)(args, kwargs)
         # Only a recording rests on sizes inside the model.
-        captured = ladder.recorded(model, args, kwargs) if uncertain else None
+        with ops.alone():
+            captured = ladder.recorded(model, args, kwargs) if uncertain else None
         for entry in uncertain:
             if captured is not None and entry.confirm(captured, args, kwargs):
                 return entry.run(args, kwargs)

@@ -22,13 +22,14 @@ from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
 from autopar.runtime.backends import group_inside_graphs, start_collectives
 from autopar.runtime.backward_optimizers import BackwardOptimizers
+from autopar.runtime.batch_norm import SharedNorms
 from autopar.runtime.buffers import BufferBroadcast
-from autopar.runtime.collectives import Collectives, LoneCollectives
+from autopar.runtime.collectives import Collectives, LoneCollectives, TorchCollectives
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Attempt, Runnable
-from autopar.runtime.group import join
+from autopar.runtime.group import Group, join
 from autopar.runtime.refusals import refuse_gradient
 from autopar.runtime.slots import StateSlots
 from autopar.runtime.speeds import measured_rates
@@ -57,6 +58,7 @@ class DDPExecutor:
         dynamic: graphs may differ from call to call and from rank to rank.
         all_buffers: keep those equal, too, that forward only reads.
         accumulate: backwards that make one optimizer step.
+        sync_batch_norm: all batch norms share statistics, and not only those of ``nn.SyncBatchNorm``.
         measure: find out how fast the ranks compute and send before the plan is solved.
         compile: settings of ``torch.compile``, under which programs run then; None runs them as they are.
 
@@ -90,6 +92,7 @@ class DDPExecutor:
         dynamic: bool = False,
         all_buffers: bool = False,
         accumulate: int = 1,
+        sync_batch_norm: bool = False,
         measure: bool = False,
         compile: Mapping[str, Any] | None = None,
     ) -> None:
@@ -113,10 +116,18 @@ class DDPExecutor:
         self._alarms: list[RemovableHandle] = []
         self._in_graph: dist.ProcessGroup | None = None
         self.buffers: BufferBroadcast | None = None
+        self.norms = SharedNorms(
+            model, every=sync_batch_norm, connect=self._connect_norms if self.world_size > 1 else None
+        )
         if init_sync and self.world_size > 1:
             own = self.ignore if init_sync_buffers else self.ignore | {name for name, _ in model.named_buffers()}
             check_equal(self.group, describe(model, options, own), what="model and options")
             copy_from_rank(self.group, self.shared_state(buffers=init_sync_buffers))
+
+    def _connect_norms(self, process_group: dist.ProcessGroup | None) -> Collectives:
+        made = process_group or group_inside_graphs(self.group, shared=self._shares_memory)
+        group = Group(made, dist.get_rank(made), dist.get_world_size(made), self.group.timeout)
+        return TorchCollectives(group) if group.world_size > 1 else LoneCollectives()
 
     def shared_state(self, *, buffers: bool = True) -> list[torch.Tensor]:
         """What all ranks have in common: parameters and buffers but the ignored ones."""
@@ -176,6 +187,7 @@ class DDPExecutor:
         from autopar.runtime.compiled import CompiledProgram, compile_function  # what only compilers need
 
         assert program.plan is not None
+        self.norms.refuse_compilation()
         engine = self._start_engine(program.plan) if self.reduces else None
         if program.signature.out_spec is None:
             return self.eager(compile_function(_calls_model(self.model), settings=settings, fullgraph=False))
@@ -202,9 +214,12 @@ class DDPExecutor:
         if self.world_size == 1:
             return None
         if self._in_graph is None:
-            shared = self.collectives is not None and self.collectives.shares_memory
-            self._in_graph = group_inside_graphs(self.group, shared=shared)
+            self._in_graph = group_inside_graphs(self.group, shared=self._shares_memory)
         return self._in_graph
+
+    @property
+    def _shares_memory(self) -> bool:
+        return self.collectives is not None and self.collectives.shares_memory
 
     def follow(self, plan: Plan, forward: Runnable) -> Runnable:
         """A callable that runs ``forward``, whose ``ops.sync_gradients`` calls name the plan's buckets."""
@@ -235,6 +250,7 @@ class DDPExecutor:
             self.buffers.wait()
         for alarm in self._alarms:
             alarm.remove()
+        self.norms.close()
         if self.engine is not None:
             self.engine.close()
         if self.collectives is not None:

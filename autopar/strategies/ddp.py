@@ -52,6 +52,8 @@ class DDP:
             gradients are then divided by their number, too: the script does not divide its loss.
         compression: the pass that compresses the buckets, as in a pipeline: ``"fp16"``, ``"bf16"``,
             ``"powersgd{rank=4}"``, ``"topk{ratio=0.01}"``.
+        sync_batch_norm: take the statistics of all batch norms over the batches of all ranks. Modules of
+            ``nn.SyncBatchNorm`` do so in any case.
     """
 
     bucket_cap_mb: float | None = None
@@ -70,6 +72,7 @@ class DDP:
     compile: bool | Mapping[str, Any] = False
     accumulate: int = 1
     compression: str | None = None
+    sync_batch_norm: bool = False
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -112,7 +115,8 @@ class DDP:
         if self.bucket_cap_mb is not None:
             bucket += f"{{cap_mb={self.bucket_cap_mb:g},first_mb={self.first_bucket_mb:g}}}"
         compress = "" if self.compression is None else f"{self.compression},"
-        return f"inline-modules,shapes,backward-order,{bucket},ddp-sync,{compress}lift-parameters"
+        norms = "sync-batch-norm," if self.sync_batch_norm else ""
+        return f"inline-modules,{norms}shapes,backward-order,{bucket},ddp-sync,{compress}lift-parameters"
 
     def options(self) -> Mapping[str, Any]:
         """What must be equal on all ranks."""
@@ -125,6 +129,7 @@ class DDP:
             "compile": self.compile is not False,
             "accumulate": self.accumulate if self.accumulate > 1 else None,
             "compression": self.compression,
+            "sync_batch_norm": self.sync_batch_norm,
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
@@ -152,6 +157,7 @@ class DDP:
             dynamic=self.dynamic,
             all_buffers=self.all_buffers,
             accumulate=self.accumulate,
+            sync_batch_norm=self.sync_batch_norm,
             measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
             compile=None if self.compile is False else dict(self.compile) if isinstance(self.compile, Mapping) else {},
         )

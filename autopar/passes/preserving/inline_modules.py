@@ -33,7 +33,7 @@ _PURE: frozenset[type[nn.Module]] = frozenset({
     nn.CrossEntropyLoss, nn.NLLLoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss,
     nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss, nn.CosineSimilarity,
 })  # fmt: skip
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class InlineModules:
 
     A module is opened only when its class is exactly one that is known to be pure: a subclass, a
     parametrized or a hooked module may do more. Batch norms become ``ops.batch_norm``, which reads
-    the train/eval flag when it runs. What stays whole but holds parameters is said in a remark.
+    the train/eval flag when it runs, and synchronised ones ``ops.sync_batch_norm``. What stays whole
+    but holds parameters is said in a remark.
     """
 
     name: ClassVar[str] = "inline-modules"
@@ -171,7 +172,8 @@ def _open_batch_norm(program: Program, call: fx.Node, module: nn.Module) -> None
         owner = program.graph.get_attr(path)
         weight = program.graph.get_attr(f"{path}.weight") if module.weight is not None else None
         bias = program.graph.get_attr(f"{path}.bias") if module.bias is not None else None
-        result = program.graph.call_function(ops.batch_norm, (owner, value, weight, bias))
+        operation = ops.sync_batch_norm if isinstance(module, nn.SyncBatchNorm) else ops.batch_norm
+        result = program.graph.call_function(operation, (owner, value, weight, bias))
     result.meta["autopar"] = marked
     for node in (owner, weight, bias):
         if node is not None:
