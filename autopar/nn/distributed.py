@@ -54,8 +54,8 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
             only decides whether the forward after such a backward is refused, as torch does.
         static_graph: refuse changes in which parameters get gradients.
         delay_all_reduce_named_params, param_to_hook_all_reduce: to be given together.
-        mixed_precision: torch's ``_MixedPrecision``: forward and backward run in its dtypes. Gradients are
-            reduced in the parameters' own dtype.
+        mixed_precision: torch's ``_MixedPrecision``: forward and backward run in its dtypes, and gradients
+            are summed in its ``reduce_dtype``; without one, in the parameters' own.
         device_mesh: a one-dimensional mesh in place of ``process_group``.
         skip_all_reduce_unused_params: leave parameters that the first call does not use out of the
             buckets; a gradient for one of them is an error then.
@@ -142,6 +142,7 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
                 ignore=tuple(sorted(ignored)),
                 dynamic=(find_unused_parameters or static_graph) and not skip_all_reduce_unused_params,
                 all_buffers=True,
+                reduce_dtype=None if mixed_precision is None else mixed_precision.reduce_dtype,
             )
         )
         self._attachment.model = runs

@@ -16,12 +16,12 @@ __all__ = ["LowPrecision"]
 class LowPrecision(nn.Module):
     """Runs a module with its parameters and inputs cast to another dtype.
 
-    The cast is an operation of the forward, so gradients come back in the parameters' own dtype and
-    are reduced in it. Buffers are cast for good, as torch does. Only floating-point tensors are cast.
+    The cast is an operation of the forward, so gradients come back in the parameters' own dtype.
+    Buffers are cast for good, as torch does. Only floating-point tensors are cast.
 
     Args:
         module: the module to run.
-        config: torch's ``_MixedPrecision``; its ``reduce_dtype`` is not needed.
+        config: torch's ``_MixedPrecision``, of which ``reduce_dtype`` is for those who reduce.
         ignored: names of parameters and buffers to leave as they are.
     """
 

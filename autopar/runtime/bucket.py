@@ -38,7 +38,7 @@ class Bucket:
             be copied there anyway) and the reduction does the scaling.
 
     Attributes:
-        message_scale: factor on the messages that the all-reduce has to apply.
+        message_scale: factor on the messages that what reduces them has to apply.
         messages: what is to be all-reduced, in place and in this order, after ``load``.
         missing: parameters (by position) that had no gradient at the last ``load``.
         accumulators: autograd's node that adds to ``.grad``, for each parameter.
@@ -54,8 +54,9 @@ class Bucket:
         whole: bool = False,
     ) -> None:
         self.spec, self.parameters = spec, list(parameters)
-        self._shares = shares = collectives.shares_memory
-        self.scale, self.message_scale = (1.0, scale) if shares else (scale, 1.0)
+        shares = collectives.shares_memory
+        self._scaled_later = shares or bool(spec.compression)
+        self.scale, self.message_scale = (1.0, scale) if self._scaled_later else (scale, 1.0)
         self.accumulators = [accumulate_node(p) for p in self.parameters]
         self.messages: list[torch.Tensor] = []
         self.missing: list[int] = []
@@ -115,7 +116,7 @@ class Bucket:
 
     def divide_by(self, count: float) -> None:
         """Sets the scale of the next messages to 1 / ``count``."""
-        self.scale, self.message_scale = (1.0, 1.0 / count) if self._shares else (1.0 / count, 1.0)
+        self.scale, self.message_scale = (1.0, 1.0 / count) if self._scaled_later else (1.0 / count, 1.0)
 
     def views(self) -> Sequence[torch.Tensor]:
         """Fresh aliases of what travelled, in the parameters' shapes and strides.

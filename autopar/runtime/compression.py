@@ -34,10 +34,8 @@ class CompressedBuckets:
     def send(self, bucket: AnyBucket, label: str) -> Work:
         """Starts reducing a loaded bucket."""
         (flat,) = bucket.messages
-        if bucket.message_scale != 1.0:
-            flat.mul_(bucket.message_scale)
         self._wires[bucket.spec.index].nbytes = 0
-        return self._compressors[bucket.spec.index].start(flat, label)
+        return self._compressors[bucket.spec.index].start(flat, bucket.message_scale, label)
 
     def sent_nbytes(self, index: int) -> int | None:
         """Bytes that this rank handed to collectives for a bucket the last time; None where it is not compressed."""

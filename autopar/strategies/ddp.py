@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import nn
 
 from autopar.errors import OptionError
@@ -54,6 +55,7 @@ class DDP:
             ``"powersgd{rank=4}"``, ``"topk{ratio=0.01}"``.
         sync_batch_norm: take the statistics of all batch norms over the batches of all ranks. Modules of
             ``nn.SyncBatchNorm`` do so in any case.
+        reduce_dtype: sum gradients in that dtype, such as ``torch.float32`` for bfloat16 parameters.
     """
 
     bucket_cap_mb: float | None = None
@@ -73,6 +75,7 @@ class DDP:
     accumulate: int = 1
     compression: str | None = None
     sync_batch_norm: bool = False
+    reduce_dtype: torch.dtype | str | None = None
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -90,22 +93,27 @@ class DDP:
         if self.backend not in BACKENDS:
             raise OptionError(f"The option backend is {self.backend!r}.", mend=f"Known: {', '.join(BACKENDS)}.")
 
-        if self.compression is not None:
-            self._check_compression(self.compression)
+        for form in self._forms():
+            self._check_form(form)
         if not isinstance(self.compile, (bool, Mapping)):
             raise OptionError(
                 f"The option compile is {self.compile!r}.", mend="Say True, or keyword arguments of torch.compile."
             )
 
-    def _check_compression(self, compression: str) -> None:
+    def _forms(self) -> list[str]:
+        """The passes that let buckets travel in another form than their gradients'."""
+        dtype = "" if self.reduce_dtype is None else f"reduce-dtype{{dtype={_dtype_name(self.reduce_dtype)}}}"
+        return [form for form in (self.compression, dtype) if form]
+
+    def _check_form(self, form: str) -> None:
         from autopar.runtime.compressors import method_of
 
-        if not isinstance(compression, str):
-            raise OptionError(f"The option compression is {compression!r}.", mend='Say, for example, "bf16".')
-        method_of(compression)
+        if not isinstance(form, str):
+            raise OptionError(f"The option compression is {form!r}.", mend='Say, for example, "bf16".')
+        method_of(form)
         if self.comm_hook is not None:
             raise OptionError(
-                f"A compression ({compression}) and a communication hook ({self.comm_hook.name}) were both given.",
+                f"A compression ({form}) and a communication hook ({self.comm_hook.name}) were both given.",
                 mend="Leave one of them out: each reduces the buckets.",
             )
 
@@ -114,9 +122,9 @@ class DDP:
         bucket = "bucket"
         if self.bucket_cap_mb is not None:
             bucket += f"{{cap_mb={self.bucket_cap_mb:g},first_mb={self.first_bucket_mb:g}}}"
-        compress = "" if self.compression is None else f"{self.compression},"
         norms = "sync-batch-norm," if self.sync_batch_norm else ""
-        return f"inline-modules,{norms}shapes,backward-order,{bucket},ddp-sync,{compress}lift-parameters"
+        forms = "".join(f"{form}," for form in self._forms())
+        return f"inline-modules,{norms}shapes,backward-order,{bucket},ddp-sync,{forms}lift-parameters"
 
     def options(self) -> Mapping[str, Any]:
         """What must be equal on all ranks."""
@@ -130,6 +138,7 @@ class DDP:
             "accumulate": self.accumulate if self.accumulate > 1 else None,
             "compression": self.compression,
             "sync_batch_norm": self.sync_batch_norm,
+            "reduce_dtype": None if self.reduce_dtype is None else _dtype_name(self.reduce_dtype),
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
@@ -161,3 +170,7 @@ class DDP:
             measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
             compile=None if self.compile is False else dict(self.compile) if isinstance(self.compile, Mapping) else {},
         )
+
+
+def _dtype_name(dtype: torch.dtype | str) -> str:
+    return str(dtype).removeprefix("torch.")

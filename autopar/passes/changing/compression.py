@@ -26,6 +26,7 @@ class Compression(ABC):
     """
 
     name: ClassVar[str]
+    may_be_idle: ClassVar[bool] = False  # whether a model that has nothing for it is none of its business
     requires: ClassVar[frozenset[str]] = frozenset({"buckets", "synced"})
     provides: ClassVar[frozenset[str]] = frozenset()
 
@@ -64,7 +65,7 @@ class Compression(ABC):
                 buckets.append(
                     dataclasses.replace(bucket, compression=text, wire_nbytes=self.wire_nbytes(members)),
                 )
-        if len(left) == len(buckets) > 0:
+        if len(left) == len(buckets) > 0 and not self.may_be_idle:
             raise OptionError(
                 f"Pass {text!r} can compress no gradient of {program.name}.",
                 why=f"Bucket 0: {left[0]}.",

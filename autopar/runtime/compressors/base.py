@@ -14,8 +14,8 @@ __all__ = ["Compressor", "Wire"]
 class Compressor(Protocol):
     """Sums the messages of one bucket over the ranks, step after step; it may keep state from one to the next."""
 
-    def start(self, flat: torch.Tensor, label: str) -> Work:
-        """Starts summing ``flat``; once the result was waited for, it holds the sum, the same bits on all ranks.
+    def start(self, flat: torch.Tensor, scale: float, label: str) -> Work:
+        """Starts summing ``flat * scale``; once that was waited for, it holds the sum, the same bits on all ranks.
 
         Every rank sends the same collectives in the same order: what is decided on the way may only depend on
         what has been reduced. The message may be overwritten at once.

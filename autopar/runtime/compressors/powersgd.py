@@ -44,8 +44,9 @@ class LowRank:
         self._first: torch.Tensor | None = None
         self._second: torch.Tensor | None = None
 
-    def start(self, flat: torch.Tensor, label: str) -> Work:
+    def start(self, flat: torch.Tensor, scale: float, label: str) -> Work:
         """Sends M Q of message and remainder."""
+        flat.mul_(scale)
         if self._kept is not None:
             flat.add_(self._kept)
         self.right = [right.to(flat) for right in self.right]

@@ -22,6 +22,7 @@ Maker = Callable[[Any, Sequence[torch.Size], Wire], Compressor]
 COMPRESSORS: dict[str, Maker] = {
     "fp16": lambda method, shapes, wire: Casting(torch.float16, wire),
     "bf16": lambda method, shapes, wire: Casting(torch.bfloat16, wire),
+    "reduce-dtype": lambda method, shapes, wire: Casting(getattr(torch, method.dtype), wire),
     "powersgd": LowRank,
     "topk": Largest,
 }

@@ -26,8 +26,9 @@ class Largest:
         self._method, self._wire = method, wire
         self._kept: torch.Tensor | None = None  # what has not travelled so far
 
-    def start(self, flat: torch.Tensor, label: str) -> Work:
+    def start(self, flat: torch.Tensor, scale: float, label: str) -> Work:
         """Sends the largest elements of message and remainder."""
+        flat.mul_(scale)
         total = flat.clone() if self._kept is None else self._kept.add_(flat)
         places = total.abs().topk(self._method.kept(total.numel()), sorted=False).indices
         values = total[places]
