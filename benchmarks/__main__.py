@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from autopar.benchmarking.columns import COLUMNS, select_columns
+from autopar.benchmarking.columns import USUAL, select_columns
 from autopar.benchmarking.measuring import OPTIMIZERS, Settings
 from autopar.benchmarking.report import write_json
 from autopar.cli.bench import run_bench
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 @click.command(help=(__doc__ or "").split("\n")[0])
 @click.option("--workloads", default=",".join(WORKLOADS), show_default=True, metavar="NAME,...")
-@click.option("--columns", default=",".join(column.name for column in COLUMNS), show_default=True, metavar="NAME,...")
+@click.option("--columns", default=",".join(column.name for column in USUAL), show_default=True, metavar="NAME,...")
 @click.option("--rounds", default=Settings().rounds, show_default=True, type=click.IntRange(1))
 @click.option("--steps", default=Settings().steps, show_default=True, type=click.IntRange(1), help="In a turn.")
 @click.option("--optimizer", default="none", show_default=True, type=click.Choice(list(OPTIMIZERS)))

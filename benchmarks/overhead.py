@@ -5,12 +5,12 @@ The same as ``python -m benchmarks`` with these workloads and columns; its other
 
 from __future__ import annotations
 
-from autopar.benchmarking.columns import COLUMNS
+from autopar.benchmarking.columns import USUAL
 from benchmarks.__main__ import main
 
 __all__: list[str] = []
 
-_COLUMNS = [column.name for column in COLUMNS if column.kind == "reference" or column.name == "autopar"]
+_COLUMNS = [column.name for column in USUAL if column.kind == "reference" or column.name == "autopar"]
 
 if __name__ == "__main__":
     main(default_map={"workloads": "deep,wide,gpt,conv", "columns": ",".join(_COLUMNS), "memory": False})

@@ -18,9 +18,9 @@ _FILL = {"plain": "#9aa7b4", "reference": "#f2b671", "subject": "#8dbdea"}
 def chart_svg(document: Mapping[str, Any], columns: Sequence[Column]) -> str:
     """The chart of what ``autopar.benchmarking.report.document`` returned, as SVG.
 
-    Columns that were measured alone are left out: they have another plain module to be compared with.
+    Columns that were measured alone or compiled are left out: they have another plain module to be compared with.
     """
-    shown = [column for column in columns if not column.alone]
+    shown = [column for column in columns if not column.alone and not column.compiled]
     models = document["models"]
     bars = [(one, column) for one in models for column in shown if column.name in one["step_ms"]]
     longest = max((_ratio(one, column.name, "high") for one, column in bars), default=1.0)

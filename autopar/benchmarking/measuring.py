@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from autopar import compat
 from autopar.benchmarking.columns import Column
 from autopar.verification.sources import Loaded
 
@@ -55,21 +56,26 @@ class Steppers:
         settings: how to measure.
 
     Attributes:
+        graphs: by compiled column, how many graphs the compiler made of a step.
         skipped: columns that cannot train this model, with the reason: the same on all ranks.
     """
 
     def __init__(self, loaded: Loaded, columns: Sequence[Column], settings: Settings) -> None:
         self.settings = settings
+        self.graphs: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
         self._steps: dict[str, tuple[Column, Callable[[], None]]] = {}
         for column in columns:
             failure = ""
             if not column.alone or _rank() == 0:
+                before = compat.graphs_compiled()
                 try:
                     step = stepper(copy.deepcopy(loaded.model), loaded, column, settings)
                     for _ in range(settings.warmup):
                         step()
                     self._steps[column.name] = column, step
+                    if column.compiled:
+                        self.graphs[column.name] = compat.graphs_compiled() - before
                 except Exception as error:
                     failure = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
@@ -77,6 +83,7 @@ class Steppers:
             if failure := next(filter(None, _from_all(failure)), ""):
                 self.skipped[column.name] = failure
                 self._steps.pop(column.name, None)
+                self.graphs.pop(column.name, None)
 
     def rounds(self) -> Iterator[dict[str, list[float]]]:
         """Yields, round by round, the seconds of each column's steps on this rank."""

@@ -35,11 +35,13 @@ class Measured:
     Attributes:
         steps: seconds of every step: by column, one list for each round.
         peak: by column, peak resident bytes of a rank while it trains; None where the system does not say.
+        graphs: by compiled column, how many graphs the compiler made of a step.
         skipped: columns that cannot train this model, with the reason.
     """
 
     steps: dict[str, list[list[float]]] = field(default_factory=dict)
     peak: dict[str, int | None] = field(default_factory=dict)
+    graphs: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -119,7 +121,7 @@ def _time_rank(sources: dict[str, Source], columns: Sequence[Column], settings: 
             progress.title = name
             torch.manual_seed(settings.seed)
             steppers = Steppers(source.load(), columns, settings)
-            measured = Measured(skipped=steppers.skipped)
+            measured = Measured(graphs=steppers.graphs, skipped=steppers.skipped)
             for local in steppers.rounds():
                 ranks: list[dict[str, list[float]]] = [{}] * settings.nproc
                 dist.all_gather_object(ranks, local)

@@ -21,7 +21,7 @@ from autopar.benchmarking.summary import Spread, Summary, geometric_mean
 
 __all__ = ["REPORT_VERSION", "document", "footnote", "machine", "table", "write_json"]
 
-REPORT_VERSION = 2  # of the JSON; version 1 had one column of autopar's
+REPORT_VERSION = 3  # of the JSON; version 2 had one best of torch's columns, version 1 one column of autopar's
 
 
 def table(summaries: Sequence[Summary], columns: Sequence[Column], settings: Settings) -> Table:
@@ -34,13 +34,16 @@ def table(summaries: Sequence[Summary], columns: Sequence[Column], settings: Set
         result.add_row(column.title, *(_time(summary, column.name) for summary in summaries))
     names = [(column, "autopar" if column.title == "autopar" else f"autopar, {column.title}") for column in columns]
     ours = [(column.name, title) for column, title in names if column.kind == "subject"]
+    kind = {column.name: "compiled " if column.compiled else "" for column in columns}
     result.add_section()
     for name, title in ours:
         if any(name in summary.to_best for summary in summaries):
-            result.add_row(f"{title} / DDP's best", *(_ratio(summary.to_best.get(name)) for summary in summaries))
+            ratios = (_ratio(summary.to_best.get(name)) for summary in summaries)
+            result.add_row(f"{title} / {kind[name]}DDP's best", *ratios)
     for name, title in ours:
         if any(name in summary.to_plain for summary in summaries):
-            result.add_row(f"{title} / plain", *(_ratio(summary.to_plain.get(name)) for summary in summaries))
+            ratios = (_ratio(summary.to_plain.get(name)) for summary in summaries)
+            result.add_row(f"{title} / {kind[name]}plain", *ratios)
     result.add_section()
     for column in columns:
         if any(column.name in summary.exposed_ms for summary in summaries):
@@ -51,6 +54,11 @@ def table(summaries: Sequence[Summary], columns: Sequence[Column], settings: Set
         if any(column.name in summary.peak_mib for summary in summaries):
             peaks = (summary.peak_mib.get(column.name) for summary in summaries)
             result.add_row(f"{column.title}, peak MiB", *("" if peak is None else f"{peak:.0f}" for peak in peaks))
+    result.add_section()
+    for column in columns:
+        if any(column.name in summary.graphs for summary in summaries):
+            counts = (summary.graphs.get(column.name, "") for summary in summaries)
+            result.add_row(f"{column.title}, graphs", *map(str, counts))
     return result
 
 
@@ -63,10 +71,13 @@ def footnote(summaries: Sequence[Summary], columns: Sequence[Column], settings: 
     ]
     if any(column.alone for column in columns):
         lines.append(f"Alone: one process with {settings.nproc} threads and one rank's batch, while the others wait.")
+    if any(column.compiled for column in columns):
+        lines.append("Compiled: through torch.compile, and compared with what is, too; graphs: of a forward.")
     for column in subjects(columns):
         mean = geometric_mean(summaries, column.name)
         if mean is not None and len(summaries) > 1:
-            lines.append(f"Geometric mean of {column.name} / DDP's best: {mean:.3f}")
+            best = "compiled DDP's best" if column.compiled else "DDP's best"
+            lines.append(f"Geometric mean of {column.name} / {best}: {mean:.3f}")
     for summary in summaries:
         lines += [f"{summary.model}, {name}: not measured: {reason}" for name, reason in summary.skipped.items()]
     return "\n".join(lines)
@@ -133,7 +144,7 @@ def _time(summary: Summary, column: str) -> str:
     if column not in summary.step_ms:
         return ""
     text = f"{summary.step_ms[column].median:.2f}"
-    return f"[underline]{text}[/underline]" if column == summary.best else text
+    return f"[underline]{text}[/underline]" if column in summary.best else text
 
 
 def _ratio(ratio: Spread | None) -> str:

@@ -28,21 +28,23 @@ class Summary:
     Attributes:
         model: its name.
         step_ms: by column, over all steps of all rounds, in milliseconds.
-        best: the fastest of torch's columns; None where none was measured.
-        to_best: by column of autopar's, its time over that of ``best``, over rounds.
-        to_plain: by column that communicates, its time over that of the plain module, over rounds.
+        best: the fastest of torch's columns, and the fastest of those that are compiled, where any were measured.
+        to_best: by column of autopar's, its time over that of the best of its kind, over rounds.
+        to_plain: by column that communicates, its time over that of the plain module of its kind, over rounds.
         exposed_ms: the same as a difference: what of a step computing does not hide.
         peak_mib: by column, the most memory that a rank held, in MiB.
+        graphs: by compiled column, how many graphs the compiler made of a step.
         skipped: columns that cannot train the model, with the reason.
     """
 
     model: str
     step_ms: dict[str, Spread]
-    best: str | None
+    best: tuple[str, ...]
     to_best: dict[str, Spread]
     to_plain: dict[str, Spread]
     exposed_ms: dict[str, Spread]
     peak_mib: dict[str, float]
+    graphs: dict[str, int]
     skipped: dict[str, str]
 
 
@@ -77,18 +79,22 @@ def summarise(model: str, measured: Measured, columns: Sequence[Column]) -> Summ
     samples = measured.steps
     present = [column for column in columns if column.name in samples]
     step_ms = {c.name: spread(1e3 * seconds for block in samples[c.name] for seconds in block) for c in present}
-    torchs = [name for name in references(present) if name in step_ms]
-    best = min(torchs, key=lambda name: step_ms[name].median, default=None)
-    plain = {column.alone: samples[column.name] for column in present if column.kind == "plain"}
-    beside = [(c.name, plain[c.alone]) for c in present if c.kind != "plain" and c.alone in plain]
+    best = {
+        compiled: min(torchs, key=lambda name: step_ms[name].median)
+        for compiled in (False, True)
+        if (torchs := references(present, compiled=compiled))
+    }
+    plain = {(c.alone, c.compiled): samples[c.name] for c in present if c.kind == "plain"}
+    others = [c for c in present if c.kind != "plain" and (c.alone, c.compiled) in plain]
+    beside = [(c.name, plain[c.alone, c.compiled]) for c in others]
     return Summary(
         model=model,
         step_ms=step_ms,
-        best=best,
+        best=tuple(best.values()),
         to_best={
-            column.name: spread(round_ratios(samples[column.name], samples[best]))
+            column.name: spread(round_ratios(samples[column.name], samples[best[column.compiled]]))
             for column in subjects(present)
-            if best is not None and not column.alone
+            if column.compiled in best and not column.alone
         },
         to_plain={name: spread(round_ratios(samples[name], reference)) for name, reference in beside},
         exposed_ms={
@@ -99,6 +105,7 @@ def summarise(model: str, measured: Measured, columns: Sequence[Column]) -> Summ
             for name, reference in beside
         },
         peak_mib={name: peak / 2**20 for name, peak in measured.peak.items() if peak is not None},
+        graphs=dict(measured.graphs),
         skipped=dict(measured.skipped),
     )
 

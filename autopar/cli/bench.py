@@ -22,7 +22,7 @@ __all__ = ["bench", "run_bench"]
 @click.option("--loss", metavar="NAME", help="Function in the file that makes a loss of what the model returns.")
 @click.option("--nproc", type=click.IntRange(2), default=2, show_default=True, metavar="N", help="Ranks.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="Turns a column.")
-@click.option("--columns", metavar="NAME,...", help="What to measure; without it, everything.")
+@click.option("--columns", metavar="NAME,...", help="What to measure; without it, all but compiled-*.")
 @click.option("--no-memory", is_flag=True, help="Leave out peak memory, which takes a start of all ranks a column.")
 @click.option("-o", "--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="SVG", help="Draw a chart.")
 @json_option
@@ -45,13 +45,13 @@ def bench(
     executed in every process; its training code is not.
     """
     note("Loading PyTorch")
-    from autopar.benchmarking.columns import COLUMNS, select_columns
+    from autopar.benchmarking.columns import USUAL, select_columns
     from autopar.benchmarking.measuring import Settings
     from autopar.verification.sources import ScriptSource
 
     source = ScriptSource(spec=file, model=model, inputs=inputs, loss=loss)
     name = source.load().model.__class__.__name__  # here, so that what is wrong with the file is said once
-    chosen = COLUMNS if columns is None else select_columns(columns)
+    chosen = USUAL if columns is None else select_columns(columns)
     settings = Settings(nproc=nproc, rounds=rounds)
     content = run_bench({name: source}, chosen, settings, memory=not no_memory, quiet=as_json, chart=chart)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "OpOverload",
     "compiled_forward",
     "graph_module",
+    "graphs_compiled",
     "is_compiled",
     "is_grad_region",
     "lacks_compiler",
@@ -43,6 +45,12 @@ def compiled_forward(module: nn.Module) -> Callable[..., Any]:
 def lacks_compiler(error: BaseException) -> bool:
     """Whether ``torch.compile`` failed because there is no C++ compiler (2.11-2.13: ``InvalidCxxCompiler``)."""
     return "InvalidCxxCompiler" in f"{type(error).__name__} {error}"
+
+
+def graphs_compiled() -> int:
+    """How many graphs ``torch.compile`` has made in this process (2.11-2.13: ``counters`` of dynamo's utils)."""
+    utils: Any = sys.modules.get("torch._dynamo.utils")
+    return 0 if utils is None else int(utils.counters["aot_autograd"]["total"])
 
 
 def outside_compiled_code(function: Callable[..., Any]) -> Callable[..., Any]:

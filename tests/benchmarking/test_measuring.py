@@ -73,8 +73,9 @@ def test_a_column_alone_has_the_threads_of_all_ranks() -> None:
 
 
 def test_references_are_torchs_own() -> None:
-    """ "DDP's best" is chosen among the three settings of torch's DDP."""
-    assert references(COLUMNS) == ["ddp", "ddp-static", "ddp-one-bucket"]
+    """ "DDP's best" is chosen among the three settings of torch's DDP, or among the two ways to compile it."""
+    assert references(COLUMNS, compiled=False) == ["ddp", "ddp-static", "ddp-one-bucket"]
+    assert references(COLUMNS, compiled=True) == ["compiled-ddp", "ddp-of-compiled"]
 
 
 def test_columns_by_name() -> None:

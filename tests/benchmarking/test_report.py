@@ -51,7 +51,7 @@ def test_json_round_trips(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", content)
     read = json.loads((tmp_path / "a.json").read_text())
     assert read == json.loads(json.dumps(content))
-    assert (read["version"], read["settings"]["rounds"]) == (2, 2)
+    assert (read["version"], read["settings"]["rounds"]) == (3, 2)
     assert read["machine"].keys() >= {"processor", "cores", "load", "python", "torch", "autopar"}
     assert read["models"][0]["to_best"]["autopar"]["median"] == 0.9
     assert read["models"][0]["steps"] == MEASURED.steps
