@@ -41,7 +41,11 @@ class GradBucket:
 
     def gradients(self) -> list[torch.Tensor]:
         """Views into the buffer, one in the shape of each parameter."""
-        return list(self._bucket.views())
+        views = self._bucket.views()
+        if self._buffer is self._bucket.messages[0]:
+            return list(views)
+        parts = self._buffer.split([view.numel() for view in views])
+        return [part.as_strided(view.shape, view.stride()) for part, view in zip(parts, views, strict=True)]
 
     def parameters(self) -> list[torch.Tensor]:
         """The parameters, in the order of their gradients."""

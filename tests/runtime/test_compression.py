@@ -164,7 +164,7 @@ def against_torch() -> float:
     return float((flat(mine) - flat(theirs)).abs().max())
 
 
-def regression(text: str, *, steps: int = 100) -> float:
+def regression(text: str, *, steps: int = 50) -> float:
     """The loss after SGD on a problem whose gradients are of very different sizes."""
     torch.manual_seed(0)
     model = autopar.parallelize(nn.Linear(WIDTH, WIDTH, bias=False), "ddp", compression=text, backend="torch")
