@@ -23,6 +23,7 @@ _HOMES = {
     "Program": "autopar.program",
     "Remark": "autopar.program",
     "flush": "autopar.api",
+    "join": "autopar.api",
     "load": "autopar.checkpoint",
     "no_sync": "autopar.api",
     "observing": "autopar.passes.observers",
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "errors",
     "flush",
+    "join",
     "load",
     "nn",
     "no_sync",
@@ -67,7 +69,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
-    from autopar.api import flush, no_sync, parallelize, report, shard, trace, unparallelize
+    from autopar.api import flush, join, no_sync, parallelize, report, shard, trace, unparallelize
     from autopar.checkpoint import load, save
     from autopar.partitioner.plan import Plan
     from autopar.passes.observers import PassObserver, observing

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from autopar.attach import Attachment, attach, attachment_of, detach
 from autopar.capture import ladder
 from autopar.errors import UsageError
+from autopar.nn.joining import JoinedModel
 from autopar.partitioner.plan import Plan
 from autopar.passes.base import PassContext
 from autopar.passes.pipeline import build, parse
@@ -25,7 +26,7 @@ from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
 from autopar.tracebacks import as_eager
 
-__all__ = ["flush", "no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
+__all__ = ["flush", "join", "no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -170,6 +171,40 @@ def flush(model: nn.Module) -> int:
             mend='Call autopar.parallelize(model, "ddp", accumulate=k) first.',
         )
     return executor.flush()
+
+
+@contextmanager
+def join(model: nn.Module, *, stop_early: bool = False) -> Iterator[None]:
+    """Within this block ranks may have different numbers of batches.
+
+    As with ``DistributedDataParallel.join``: a rank that leaves the block takes part in the steps of the others
+    until all are done, and then takes over the model of the rank that trained longest. With ``weight=`` it weighs
+    nothing; otherwise its gradients count as zeros.
+
+    Args:
+        model: parallel with ``ddp``.
+        stop_early: raise RuntimeError on all ranks as soon as one has no batch.
+
+    Raises:
+        UsageError: the model is not parallel, or not with ``ddp``.
+    """
+    attachment = attachment_of(model)
+    executor = None if attachment is None else attachment.start()
+    if attachment is None or not isinstance(executor, DDPExecutor):
+        raise UsageError(
+            f"This {type(model).__name__} has no ranks that could join.",
+            mend='Call autopar.parallelize(model, "ddp") first.',
+        )
+    if executor.world_size == 1:
+        yield
+        return
+    joined = JoinedModel(attachment)
+    attachment.before_forward = joined.announce
+    try:
+        with joined.join(throw_on_early_termination=stop_early):
+            yield
+    finally:
+        attachment.before_forward = None
 
 
 def report(model: nn.Module) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Attachment:
 
     Attributes:
         compilation: the first compilation; None before the first forward.
+        before_forward: called at the start of each forward; None outside of ``autopar.join``.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Attachment:
         self.model: nn.Module | None = None
         self.executor: Executor | None = None
         self.compilation: Compilation | None = None
+        self.before_forward: Callable[[], None] | None = None
         self._gave_up = False
         self._entries: list[Entry] = []
         self._guard: ModelGuard | None = None
@@ -146,6 +148,8 @@ class Attachment:
         """The module's forward."""
         model = self.model
         assert model is not None
+        if self.before_forward is not None:
+            self.before_forward()
         if not torch.is_grad_enabled():
             return _original_forward(model)(args, kwargs)
         if self._guard is not None and not self._guard.holds():

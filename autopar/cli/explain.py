@@ -39,6 +39,7 @@ def explain(
     capture: str,
     pipeline: str | None,
     bucket_cap_mb: float | None,
+    weight: str | None,
     pairs: tuple[str, ...],
 ) -> None:
     """Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it.
@@ -59,7 +60,7 @@ def explain(
                 spec=target,
                 model=model,
                 strategy=strategy,
-                options=read_options(pairs, bucket_cap_mb),
+                options=read_options(pairs, bucket_cap_mb, weight),
                 inputs=inputs,
                 capture=capture,
                 pipeline=pipeline,

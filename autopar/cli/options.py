@@ -90,6 +90,7 @@ def compile_options(command: F) -> F:
             ),
             click.option("--passes", "pipeline", metavar="TEXT", help="Another pipeline of passes."),
             click.option("--bucket-cap-mb", type=float, metavar="MIB", help="Size of a gradient bucket (ddp)."),
+            click.option("--weight", metavar="WHAT", help="Weigh ranks by samples, tokens or module:function (ddp)."),
             click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the strategy."),
         )
     ):
@@ -97,8 +98,8 @@ def compile_options(command: F) -> F:
     return command
 
 
-def read_options(pairs: tuple[str, ...], bucket_cap_mb: float | None) -> dict[str, Any]:
-    """Strategy options from ``KEY=VALUE`` texts; values are Python literals or plain words.
+def read_options(pairs: tuple[str, ...], bucket_cap_mb: float | None, weight: str | None = None) -> dict[str, Any]:
+    """Strategy options from ``KEY=VALUE`` texts and options of their own; values are Python literals or plain words.
 
     Raises:
         OptionError: a text has no ``=``, or an option is given twice.
@@ -107,7 +108,8 @@ def read_options(pairs: tuple[str, ...], bucket_cap_mb: float | None) -> dict[st
         >>> read_options(("replicas=4", "gather=torch", "broadcast_buffers=false"), None)
         {'replicas': 4, 'gather': 'torch', 'broadcast_buffers': False}
     """
-    options: dict[str, Any] = {} if bucket_cap_mb is None else {"bucket_cap_mb": bucket_cap_mb}
+    given = {"bucket_cap_mb": bucket_cap_mb, "weight": weight}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:

@@ -39,6 +39,7 @@ def verify(
     inputs: tuple[str, ...],
     pipeline: str | None,
     bucket_cap_mb: float | None,
+    weight: str | None,
     pairs: tuple[str, ...],
     capture: str,
     nproc: int,
@@ -63,6 +64,7 @@ def verify(
         passes=pipeline,
         option=pairs,
         bucket_cap_mb=bucket_cap_mb,
+        weight=weight,
         capture=capture != "auto",
     )
     note("Loading PyTorch")
@@ -70,7 +72,7 @@ def verify(
     from autopar.verification import Settings, verify_source
     from autopar.verification.sources import PrintedSource, ScriptSource
 
-    options = read_options(pairs, bucket_cap_mb)
+    options = read_options(pairs, bucket_cap_mb, weight)
     chosen, given = resolve_request(
         Request(spec=file, strategy=strategy, options=options, pipeline=pipeline, plan=plan, capture=capture)
     )

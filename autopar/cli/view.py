@@ -47,6 +47,7 @@ def view(
     capture: str,
     pipeline: str | None,
     bucket_cap_mb: float | None,
+    weight: str | None,
     pairs: tuple[str, ...],
     world_size: int | None,
     rates: dict[str, str],
@@ -57,7 +58,7 @@ def view(
     """
     path = Path(file)
     if path.is_dir() or path.suffix == ".json":
-        given = [strategy, model, inputs, pipeline, bucket_cap_mb, pairs, world_size]
+        given = [strategy, model, inputs, pipeline, bucket_cap_mb, weight, pairs, world_size]
         compiles = capture != "auto" or any(option not in (None, ()) for option in given)
         if compiles:
             raise UsageError(
@@ -73,7 +74,7 @@ def view(
                 spec=file,
                 model=model,
                 strategy=strategy,
-                options=read_options(pairs, bucket_cap_mb),
+                options=read_options(pairs, bucket_cap_mb, weight),
                 inputs=inputs,
                 capture=capture,
                 world_size=world_size,

@@ -98,7 +98,8 @@ def _head(program: Program, plan: Plan, place: str, file_name: str) -> list[str]
         *run,
     ]
     if plan.buckets:
-        lines += ["", "Gradients are averaged over the ranks in buckets:", ""]
+        weight = plan.options.get("weight")
+        lines += ["", f"Gradients are averaged over the ranks{f' by {weight}' if weight else ''} in buckets:", ""]
         lines += [f"    {bucket_text(plan, bucket)}{_route(bucket)}" for bucket in plan.buckets]
     return [*lines, '"""']
 

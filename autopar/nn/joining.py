@@ -9,10 +9,11 @@ import torch.distributed as dist
 from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
 from autopar.attach import Attachment
+from autopar.runtime.agreement import message_device
 from autopar.runtime.ddp import DDPExecutor
 from autopar.runtime.uneven import UnevenInputs
 
-__all__ = ["JoinsUnevenInputs"]
+__all__ = ["JoinedModel", "JoinsUnevenInputs"]
 
 
 class JoinsUnevenInputs(Joinable):
@@ -85,7 +86,7 @@ class JoinsUnevenInputs(Joinable):
             divisor = int(present.item())
         training = torch.is_grad_enabled()
         UnevenInputs(executor).announce(
-            synchronised=executor.synchronise and training,
+            synchronised=executor.sends_next and training,
             compiles=training and self._attachment.compilation is None,
             divisor=divisor,
         )
@@ -94,6 +95,23 @@ class JoinsUnevenInputs(Joinable):
         """Takes over the model of the rank that trained longest, when no rank has a batch any more."""
         uneven = UnevenInputs(self.executor())
         self._authoritative_rank = uneven.finish(last=last, buffers=self.forward_sync_buffers)
+
+
+class JoinedModel(JoinsUnevenInputs):
+    """Stands for a model that ``autopar.parallelize`` made parallel in a join context.
+
+    Args:
+        attachment: what runs the model.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        super().__init__()
+        self._attachment = attachment
+        executor = self.executor()
+        assert executor.group.handle is not None, "there are several ranks"
+        self.process_group = executor.group.handle
+        self.device = message_device(executor.group)
+        self.forward_sync_buffers = executor.broadcast_buffers
 
 
 class _Companion(JoinHook):

@@ -114,9 +114,10 @@ class Bucket:
                 torch.mul(gradient, self.scale, out=results[i])
         self._results = [results[i] for i in range(len(self.parameters))]
 
-    def divide_by(self, count: float) -> None:
-        """Sets the scale of the next messages to 1 / ``count``."""
-        self.scale, self.message_scale = (1.0, 1.0 / count) if self._scaled_later else (1.0 / count, 1.0)
+    def divide_by(self, count: float, *, alone: bool = False) -> None:
+        """Sets the scale of the next messages to 1 / ``count``; ``alone`` if other ranks have other counts."""
+        later = self._scaled_later and not alone  # every rank's part alike
+        self.scale, self.message_scale = (1.0, 1.0 / count) if later else (1.0 / count, 1.0)
 
     def views(self) -> Sequence[torch.Tensor]:
         """Fresh aliases of what travelled, in the parameters' shapes and strides.

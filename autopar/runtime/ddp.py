@@ -35,6 +35,8 @@ from autopar.runtime.slots import StateSlots
 from autopar.runtime.speeds import measured_rates
 from autopar.runtime.tracing import make_engine
 from autopar.runtime.usage import ParameterUsage
+from autopar.runtime.weighing import Weigh
+from autopar.runtime.weighted import WeightedMean
 
 __all__ = ["DDPExecutor"]
 
@@ -59,6 +61,7 @@ class DDPExecutor:
         all_buffers: keep those equal, too, that forward only reads.
         accumulate: backwards that make one optimizer step.
         sync_batch_norm: all batch norms share statistics, and not only those of ``nn.SyncBatchNorm``.
+        weigh: how much a call's gradients count in the mean; None lets every rank's count alike.
         measure: find out how fast the ranks compute and send before the plan is solved.
         compile: settings of ``torch.compile``, under which programs run then; None runs them as they are.
 
@@ -93,13 +96,14 @@ class DDPExecutor:
         all_buffers: bool = False,
         accumulate: int = 1,
         sync_batch_norm: bool = False,
+        weigh: Weigh | None = None,
         measure: bool = False,
         compile: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
         self.all_buffers, self.measure, self.compile = all_buffers, measure, compile
-        self.accumulate = accumulate
+        self.accumulate, self.weigh = accumulate, weigh
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
         self.buffer_source = 0
@@ -110,7 +114,7 @@ class DDPExecutor:
         self.synchronise = True
         self.group = join(device_of(model), timeout=timeout, process_group=process_group)
         self.world_size = self.group.world_size
-        self.reduces = self.world_size > 1 or accumulate > 1
+        self.reduces = self.world_size > 1 or accumulate > 1 or weigh is not None
         self.engine: BucketEngine | None = None
         self.collectives: Collectives | None = None
         self._alarms: list[RemovableHandle] = []
@@ -128,6 +132,12 @@ class DDPExecutor:
         made = process_group or group_inside_graphs(self.group, shared=self._shares_memory)
         group = Group(made, dist.get_rank(made), dist.get_world_size(made), self.group.timeout)
         return TorchCollectives(group) if group.world_size > 1 else LoneCollectives()
+
+    @property
+    def sends_next(self) -> bool:
+        """Whether the backward of the next forward communicates."""
+        within = self.accumulate > 1 if self.engine is None else self.engine.window.open
+        return self.synchronise and not within
 
     def shared_state(self, *, buffers: bool = True) -> list[torch.Tensor]:
         """What all ranks have in common: parameters and buffers but the ignored ones."""
@@ -175,10 +185,10 @@ class DDPExecutor:
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves = flatten(args, kwargs)
-            self._begin(engine)
+            weight = self._begin(engine, args, kwargs)
             with ops.executing(engine):
                 outputs = forward(*read(), *leaves)
-            self._end(engine, outputs)
+            self._end(engine, outputs, weight)
             return unflatten(outputs)
 
         return run
@@ -196,15 +206,15 @@ class DDPExecutor:
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
         if engine is None:
             return lambda args, kwargs: unflatten(compiled.local(*read(), *flatten(args, kwargs)))
-        possible = compiled.carries and self.comm_hook is None and self.accumulate == 1
+        possible = compiled.carries and self.comm_hook is None and self.accumulate == 1 and self.weigh is None
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             leaves = flatten(args, kwargs)
             # Local gradients of earlier backwards belong into the mean, so they wait for the end of this one.
             carried = possible and self.synchronise and not engine.pending and self.divisor is None
-            self._begin(engine, carried=carried)
+            weight = self._begin(engine, args, kwargs, carried=carried)
             outputs = (compiled.synced if carried else compiled.local)(*read(), *leaves)
-            self._end(engine, outputs)
+            self._end(engine, outputs, weight)
             return unflatten(outputs)
 
         return run
@@ -228,10 +238,10 @@ class DDPExecutor:
         engine = self._start_engine(plan)
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            self._begin(engine)
+            weight = self._begin(engine, args, kwargs)
             with ops.executing(engine):
                 result = forward(args, kwargs)
-            self._end(engine, compat.tree_flatten(result)[0])
+            self._end(engine, compat.tree_flatten(result)[0], weight)
             return result
 
         return run
@@ -265,6 +275,8 @@ class DDPExecutor:
             collectives = self._start_collectives()
             self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
             self.engine.window.size = self.accumulate
+            if self.weigh is not None:
+                self.engine.weights = WeightedMean(self.engine.buckets, collectives, self.group)
             self._alarms = [
                 parameters[local.name].register_post_accumulate_grad_hook(refuse_gradient(local))
                 for local in plan.local
@@ -334,14 +346,19 @@ class DDPExecutor:
             if self.buffers is not None:
                 self.buffers.source = self.buffer_source
 
-    def _begin(self, engine: BucketEngine, *, carried: bool = False) -> None:
+    def _begin(
+        self, engine: BucketEngine, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, carried: bool = False
+    ) -> float:
         if self.buffers is not None:
             self.buffers.wait()
         engine.enabled = self.synchronise
         self._follow_uneven(engine)
         engine.begin_forward(carried=carried)
+        return 1.0 if self.weigh is None else self.weigh(self.model, args, kwargs)
 
-    def _end(self, engine: BucketEngine, outputs: Any) -> None:
+    def _end(self, engine: BucketEngine, outputs: Any, weight: float) -> None:
+        if engine.weights is not None:
+            engine.weights.watch(outputs, weight)
         engine.watch(outputs)
 
 

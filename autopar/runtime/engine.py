@@ -21,10 +21,16 @@ from autopar.runtime.bucket_kinds import AnyBucket, handed_out, is_watched, make
 from autopar.runtime.collectives import Collectives, Work
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.compression import CompressedBuckets
-from autopar.runtime.refusals import asked_for_hooked_gradients, says_another_compression, sent_too_early
+from autopar.runtime.refusals import (
+    asked_for_hooked_gradients,
+    says_another_compression,
+    sent_too_early,
+    weighted_grad,
+)
 from autopar.runtime.step_times import StepTimes
 from autopar.runtime.sync_node import NOBODYS, Launch, SyncGradients, sole_owner_references
 from autopar.runtime.usage import ParameterUsage
+from autopar.runtime.weighted import WeightedMean
 
 __all__ = ["BucketEngine"]
 
@@ -48,6 +54,7 @@ class BucketEngine:
         times: when the buckets of the last steps travelled.
         compressed: what reduces the buckets that travel compressed.
         window: how many backwards share one synchronisation, of which the last one sends.
+        weights: makes gradients a mean over what the ranks weigh; None where every rank counts alike.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class BucketEngine:
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: list[Callable[[], None]] = []
         self.usage: ParameterUsage | None = None
+        self.weights: WeightedMean | None = None
         self.buckets = make_buckets(plan, parameters, collectives, hooked=comm_hook is not None)
         self.window = Window(self.buckets, 1 if comm_hook is not None else collectives.world_size)
         self.times = StepTimes(len(self.buckets))
@@ -73,6 +81,8 @@ class BucketEngine:
         self._nested: set[int] = set()  # hook buckets that a backward inside backward contributed to
         self._task, self._forwards = -1, 0
         self._active, self._synced_forward = False, True
+        # of the backward that runs: whether it only adds to the local .grad, and whether it counts in the window
+        self._local, self._counts = False, True
         self._carried: frozenset[int] = frozenset()
         self._anchor = torch.zeros((), requires_grad=True)
         self._given: set[int] = set()  # graph buckets whose memory autograd was given for .grad
@@ -116,11 +126,12 @@ class BucketEngine:
 
     def watch(self, outputs: Iterable[Any]) -> None:
         """Notices the start of backward at the outputs, before any gradient is complete."""
-        if not self._synced_forward:
+        if not self._synced_forward and self.weights is None:
             return
+        synced = self._synced_forward
         for output in outputs:
             if isinstance(output, torch.Tensor) and output.requires_grad:
-                output.register_hook(lambda _: self._begin_backward())
+                output.register_hook(lambda _: self._begin_backward(synced=synced or self._synced_forward))
 
     def hook_everything(self) -> None:
         """Serves all buckets through hooks as well, for forwards that run without a program."""
@@ -141,26 +152,32 @@ class BucketEngine:
     def flush(self, micro_steps: float) -> None:
         """Reduces what ``.grad`` holds, outside of a backward: of so many, as a mean over the ranks."""
         if not self.window.done:  # what is in .grad is of an earlier window
-            for bucket in self.buckets:
-                for parameter in bucket.parameters:
-                    parameter.grad = None
+            self._clear()
         if self.before_backward is not None:
             self.before_backward()
         self.window.scale_for(micro_steps)
         self._finish()
 
     def shadow(self) -> None:
-        """Takes part in a backward of the other ranks, with zeros and without touching ``.grad``."""
+        """Takes part in a backward of the other ranks without one of its own.
+
+        It sends zeros, or what earlier backwards of this window left in ``.grad``.
+        """
         if self.before_backward is not None:
             self.before_backward()
         self.window.scale_for(self.window.size)
+        if self.weights is not None:
+            self.weights.announce()
+        earlier = self.window.done > 0 or (self.weights is not None and self.weights.total > 0)
         for bucket in self.buckets:
-            bucket.load([None] * len(bucket.parameters), owners=NOBODYS)
+            self._load(bucket, [p.grad if earlier else None for p in bucket.parameters])
             self._loaded[bucket.spec.index] = None
         self._launch_ready()
         self._wait()
         for bucket in self.buckets:
             bucket.release()
+        if earlier:
+            self._clear()
         self._end_step()
 
     def close(self) -> None:
@@ -173,12 +190,13 @@ class BucketEngine:
 
     # backward --------------------------------------------------------------------------------
 
-    def _begin_backward(self) -> None:
+    def _begin_backward(self, *, synced: bool = True) -> None:
         # torch.autograd.grad() fills no .grad: there is nothing to finish at its end then.
         if self._active:
             return
         nodes = [(bucket, node) for bucket in self.buckets for node in bucket.accumulators]
         if any(compat.accumulates_into_leaves(node) for _, node in nodes):
+            self._counts = synced
             self._activate()
             return
         for bucket, node in nodes:
@@ -188,7 +206,10 @@ class BucketEngine:
     def _activate(self) -> None:
         self._active = True
         self._task = compat.graph_task()
-        if self.window.open:
+        self._local = self.window.open or not self._counts
+        if self.weights is not None:
+            self.weights.begin(plain=self._forwards == 1, sends=not self._local)
+        if self._local:
             compat.on_backward_end(self._accumulated)
             return
         compat.on_backward_end(self._finish)
@@ -196,11 +217,13 @@ class BucketEngine:
         self.window.scale_for(self.window.size)
         if self.before_backward is not None:
             self.before_backward()
+        if self.weights is not None and not self.weights.late:
+            self.weights.announce()
 
     def reduce(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
         """Takes all gradients of a graph bucket; returns what autograd passes on to the parameters."""
         self._begin_backward()
-        if self._active and self.window.open:
+        if self._active and self._local:
             return gradients
         if self.usage is not None:
             self.usage.saw_all(bucket, gradients)
@@ -208,12 +231,15 @@ class BucketEngine:
             return gradients
         if not self._active:
             return self._reduce_now(bucket, gradients)
-        if self._forwards != 1 or bucket.spec.layout == "sparse" or is_watched(bucket):
+        late = self._forwards != 1 or (self.weights is not None and self.weights.late)
+        if late or bucket.spec.layout == "sparse" or is_watched(bucket):
             # Someone will add to these gradients or look at them while they travel: let autograd
             # put the local ones into .grad first and reduce those at the end of backward.
             return gradients
         self._given.add(bucket.spec.index)
-        bucket.load(gradients, owners=self._sole_owner)
+        if self.weights is not None:
+            self.weights.settle()
+        bucket.load(gradients, owners=self._sole_owner)  # not through a method: each call is one more reference
         return handed_out(bucket)
 
     def launch(self, bucket: AnyBucket) -> None:
@@ -223,6 +249,8 @@ class BucketEngine:
             self._launch_ready()
 
     def _reduce_now(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        if self.weights is not None:
+            raise weighted_grad(bucket)
         self.window.scale_for(1)
         bucket.load(gradients, owners=NOBODYS)
         for work in self._all_reduce(bucket) if bucket in self.compressed else self._send(bucket):
@@ -245,7 +273,7 @@ class BucketEngine:
                 return
             if not self._active:
                 self._activate()
-            if self.window.open:
+            if self._local:
                 return
             if self.usage is not None:
                 self.usage.saw(bucket, parameter)
@@ -257,6 +285,7 @@ class BucketEngine:
             # One backward accumulates into a parameter once, however often it was used; only a
             # backward inside it (reentrant checkpointing) comes on top, which the first step shows.
             settled = self.steps > 0 and index not in self._nested and self._forwards == 1
+            settled = settled and (self.weights is None or not self.weights.late)
             if settled and self._fired[index] == len(bucket.parameters):
                 self._load_from_grad(bucket)
                 self._launch_ready()
@@ -266,7 +295,17 @@ class BucketEngine:
     def _load_from_grad(self, bucket: AnyBucket) -> None:
         local = [parameter.grad for parameter in bucket.parameters]
         self._loaded[bucket.spec.index] = local
-        bucket.load(local, owners=NOBODYS)
+        self._load(bucket, local)
+
+    def _load(self, bucket: AnyBucket, gradients: Sequence[torch.Tensor | None]) -> None:
+        if self.weights is not None:
+            self.weights.settle()
+        bucket.load(gradients, owners=NOBODYS)
+
+    def _clear(self) -> None:
+        for bucket in self.buckets:
+            for parameter in bucket.parameters:
+                parameter.grad = None
 
     def _launch_ready(self) -> None:
         while len(self._works) < len(self.buckets) and len(self._works) in self._loaded:
@@ -287,10 +326,15 @@ class BucketEngine:
         return [self.collectives.all_reduce(message, label, scale) for message in bucket.messages]
 
     def _accumulated(self) -> None:
-        self.window.done += 1
+        if self.weights is not None:
+            self.weights.end()
+        self.window.done += self._counts
         self._reset()
 
     def _finish(self) -> None:
+        if self.weights is not None:
+            self.weights.end()
+            self.weights.announce()
         for bucket in self.buckets:
             index = bucket.spec.index
             if index in self._loaded:
@@ -315,6 +359,8 @@ class BucketEngine:
         self.steps += 1
         self.pending = False
         self.window.done = 0
+        if self.weights is not None:
+            self.weights.forget()
         self._reset()
         for callback in self.after_backward:
             callback()
@@ -325,6 +371,8 @@ class BucketEngine:
         self._reset()
         if self.usage is not None:
             self.usage.forget()
+        if self.weights is not None:
+            self.weights.forget()
 
     def _wait(self) -> None:
         for index, messages in enumerate(self._works):
@@ -333,7 +381,7 @@ class BucketEngine:
             self.times.arrived(index)
 
     def _reset(self) -> None:
-        self._active, self._forwards = False, 0
+        self._active, self._forwards, self._counts = False, 0, True
         self._synced_forward = self.enabled
         self._works, self._fired, self._loaded, self._given = [], {}, {}, set()
 

@@ -10,7 +10,13 @@ from autopar.errors import PlanError, RuntimeStateError
 from autopar.partitioner.plan import LocalParameter
 from autopar.runtime.bucket_kinds import AnyBucket, names
 
-__all__ = ["asked_for_hooked_gradients", "refuse_gradient", "says_another_compression", "sent_too_early"]
+__all__ = [
+    "asked_for_hooked_gradients",
+    "refuse_gradient",
+    "says_another_compression",
+    "sent_too_early",
+    "weighted_grad",
+]
 
 
 def asked_for_hooked_gradients(bucket: AnyBucket) -> RuntimeStateError:
@@ -29,6 +35,15 @@ def sent_too_early(bucket: AnyBucket, step: int) -> RuntimeStateError:
         "bucket was sent.",
         why="The opaque module that owns it began to checkpoint after the first step.",
         mend="Let the first step use that module as the later ones do.",
+    )
+
+
+def weighted_grad(bucket: AnyBucket) -> RuntimeStateError:
+    """``torch.autograd.grad`` under ``weight=``."""
+    return RuntimeStateError(
+        f"torch.autograd.grad() was asked for gradients of bucket {bucket.spec.index} ({names(bucket)}) under weight=.",
+        why="Only backward() counts what a gradient weighs.",
+        mend="Use backward() and .grad, or leave weight= out.",
     )
 
 

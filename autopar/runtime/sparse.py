@@ -55,7 +55,7 @@ class SparseBucket:
         else:
             self.messages = [gradient.detach() * self.scale]
 
-    def divide_by(self, count: float) -> None:
+    def divide_by(self, count: float, *, alone: bool = False) -> None:
         """Sets the scale of the next messages to 1 / ``count``."""
         self.scale = 1.0 / count
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from autopar.errors import OptionError
 from autopar.runtime.executor import Executor
+from autopar.runtime.weighing import Weight, measure_of, name_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -56,6 +57,12 @@ class DDP:
         sync_batch_norm: take the statistics of all batch norms over the batches of all ranks. Modules of
             ``nn.SyncBatchNorm`` do so in any case.
         reduce_dtype: sum gradients in that dtype, such as ``torch.float32`` for bfloat16 parameters.
+        weight: what a rank's gradients count in the mean, where ranks hold different numbers of samples:
+            ``"samples"`` (dim 0 of the call's first tensor), ``"tokens"`` (labels that are not -100; else the
+            sum of ``attention_mask``; else the elements of the first integer tensor), a function of the call's
+            arguments, or its name as ``"module:function"``. The loss is the mean over the rank's own samples;
+            the gradient is then that of the mean over the samples of all ranks, and of all backwards since the
+            last optimizer step. None lets every rank count alike.
     """
 
     bucket_cap_mb: float | None = None
@@ -76,6 +83,7 @@ class DDP:
     compression: str | None = None
     sync_batch_norm: bool = False
     reduce_dtype: torch.dtype | str | None = None
+    weight: Weight | None = None
     name: ClassVar[str] = "ddp"
 
     def __post_init__(self) -> None:
@@ -95,6 +103,14 @@ class DDP:
 
         for form in self._forms():
             self._check_form(form)
+        if self.weight is not None:
+            measure_of(self.weight)
+            if self.comm_hook is not None:
+                raise OptionError(
+                    f"The options weight and comm_hook ({self.comm_hook.name}) were given together.",
+                    why="A communication hook divides gradients by itself.",
+                    mend="Leave one of them out.",
+                )
         if not isinstance(self.compile, (bool, Mapping)):
             raise OptionError(
                 f"The option compile is {self.compile!r}.", mend="Say True, or keyword arguments of torch.compile."
@@ -139,6 +155,7 @@ class DDP:
             "compression": self.compression,
             "sync_batch_norm": self.sync_batch_norm,
             "reduce_dtype": None if self.reduce_dtype is None else _dtype_name(self.reduce_dtype),
+            "weight": name_of(self.weight),
         }
         return {
             "bucket_cap_mb": self.bucket_cap_mb,
@@ -167,6 +184,7 @@ class DDP:
             all_buffers=self.all_buffers,
             accumulate=self.accumulate,
             sync_batch_norm=self.sync_batch_norm,
+            weigh=None if self.weight is None else measure_of(self.weight),
             measure=self.bucket_cap_mb is None and not self.bucket_caps_mb and self.comm_hook is None,
             compile=None if self.compile is False else dict(self.compile) if isinstance(self.compile, Mapping) else {},
         )

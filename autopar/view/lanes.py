@@ -103,7 +103,7 @@ def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
     known = document["world_size"]
     ranks = f", {count_text(known, 'rank')}" if known else ""
     plan = document["plan"] or {"buckets": [], "options": {}}
-    replicas = plan["options"].get("replicas")
+    replicas, weight = plan["options"].get("replicas"), plan["options"].get("weight")
     yield text(NAME, 34, fit(f"{document['model']}: {document['strategy']}{ranks}", 1200, 18), css="title")
     whole = sum(bucket["nbytes"] for bucket in plan["buckets"])
     yield f'<text x="{NAME}" y="60" class="lead">{_lead(step, whole, assumed=not known)}</text>'
@@ -111,6 +111,7 @@ def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
         count_text(len(document["after"]["nodes"]), "node"),
         forward_flops_text(document, sum(node["flops"] for node in document["after"]["nodes"])),
         *([count_text(replicas, "replica")] if replicas else []),
+        *([f"weighed by {weight}"] if weight else []),
         f"times predicted for {rates_text(Rates.from_json(document['rates']))}",
     ]
     yield text(NAME, 82, fit(" · ".join(facts), WIDTH - 48, 11), css="quiet")

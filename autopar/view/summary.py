@@ -46,6 +46,7 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "front_end": document["front_end"],
         "world_size": document["world_size"],
         "replicas": plan["options"].get("replicas"),
+        "weight": plan["options"].get("weight"),
         "nodes": len(document["after"]["nodes"]),
         "flops": flops,
         "flops_unknown": uncounted(document),
@@ -92,7 +93,8 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         line(f"{figures['operation_level']:.0%} of the parameter bytes are in operations that the compiler sees")
     if figures["buckets"]:
         count = count_text(len(figures["buckets"]), "bucket")
-        line(f"{count}, {bytes_text(figures['bytes_per_step'])} all-reduced a step{_compressed(figures)}")
+        weighed = f", weighed by {figures['weight']}" if figures["weight"] else ""
+        line(f"{count}, {bytes_text(figures['bytes_per_step'])} all-reduced a step{_compressed(figures)}{weighed}")
         line("")
         columns = _columns(figures["buckets"], console)
         print_columns(console, columns, right=("bucket", "tensors", "bytes", "ready at"))
