@@ -20,7 +20,7 @@ def run_guide(folder: str) -> dict[str, Any]:
     """Runs the guide's script on this rank; returns what it came to."""
     os.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile("\n".join(blocks), str(GUIDE), "exec"), namespace)
     return {

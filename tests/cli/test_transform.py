@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import torch
 
+import autopar
 from autopar.cli import output
 from autopar.errors import UsageError
 from autopar.partitioner.plan import Plan
@@ -86,6 +89,19 @@ def test_bucket_cap(command: Command, model_file: Path) -> None:
     """A cap of 0 gives every parameter its bucket."""
     ended = command("transform", str(model_file), *USUAL, "--bucket-cap-mb", "0", "--json")
     assert [bucket["parameters"] for bucket in ended.json["buckets"]] == [1] * 8
+
+
+def test_weight_is_in_all_that_is_written(command: Command, model_file: Path) -> None:
+    """Summary, plan, picture, and the printed file, whose model counts by it."""
+    ended = command("transform", str(model_file), *USUAL, "--weight", "samples")
+    assert "all-reduced a step, weighed by samples" in ended.out
+    assert json.loads(Path("out/plan.json").read_text())["options"]["weight"] == "samples"
+    assert "weighed by samples" in Path("out/plan.svg").read_text()
+    built = runpy.run_path("out/transformed.py")["build"]()
+    with autopar.no_sync(built):
+        built(torch.ones(3, 2, 10)).sum().backward()
+    built(torch.ones(5, 2, 10)).sum().backward()
+    assert built.fc2.bias.grad.item() == pytest.approx((3 * 6 + 5 * 10) / 8)
 
 
 def test_pipeline_text(command: Command, model_file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -35,11 +35,11 @@ def alike(tensor: torch.Tensor | None) -> bool:
     return all(same(one, gathered[0]) for one in gathered)
 
 
-def outcomes(act: Callable[[Wrap], Any]) -> dict[str, Any]:
+def outcomes(act: Callable[[Wrap], Any], wrappers: Mapping[str, Wrap] = WRAPPERS) -> dict[str, Any]:
     """What ``act`` gives with each wrapper; the class of the error where it raises."""
     joined()
     found: dict[str, Any] = {}
-    for name, wrap in WRAPPERS.items():
+    for name, wrap in wrappers.items():
         try:
             found[name] = act(wrap)
         except AutoparError as error:
@@ -163,7 +163,7 @@ def test_late_parameters(ranks: Ranks) -> None:
 
 
 def unequal_batches() -> dict[str, Any]:
-    """How far the gradient is from that of the mean over all samples, with batches of 1 and 3."""
+    """Whether the gradient is that of the mean over all samples, with batches of 1 and 3."""
 
     def act(wrap: Wrap) -> bool:
         model = nn.Linear(3, 2)
@@ -176,12 +176,12 @@ def unequal_batches() -> dict[str, Any]:
         twin(everything).square().sum(1).mean().backward()
         return torch.allclose(model.weight.grad, twin.weight.grad)
 
-    return outcomes(act)
+    return outcomes(act, {**WRAPPERS, "weighed": lambda model: autopar.parallelize(model, "ddp", weight="samples")})
 
 
 def test_unequal_batches(ranks: Ranks) -> None:
-    """Both take the mean of the ranks' means, in which a sample of a small batch counts more."""
-    assert ranks(unequal_batches, 2) == [{"torch": False, "autopar": False}] * 2
+    """Both take the mean of the ranks' means, in which a sample of a small batch counts more; unless weighed."""
+    assert ranks(unequal_batches, 2) == [{"torch": False, "autopar": False, "weighed": True}] * 2
 
 
 def validation_on_rank_0(name: str) -> bool:

@@ -22,7 +22,7 @@ from autopar.strategies import DDP, resolve
 from tests.runtime.pairs import Ranks, differences, twin_of
 from tests.runtime.zoo import ZOO
 
-_BOUND = 5e-6  # of the largest gradient: rounding of float32 sums of other parts, seen up to 6e-7
+_BOUND = 2e-6  # of the largest gradient: float32 sums of other parts, seen up to 2.7e-7
 # Rows of each rank, backward by backward: a rank may have none of a batch.
 SPLITS = {2: [(1, 7), (5, 3), (8, 0)], 3: [(1, 6, 2), (3, 3, 3), (0, 9, 0)]}
 # Traced; gathered by hooks; with a backward inside backward; sparse gradients.
@@ -123,11 +123,11 @@ def everything(world: int) -> dict[str, float]:
     """How far each way of training is from one process on the whole batch."""
     splits = SPLITS[world]
     found: dict[str, float] = {name: against_whole(name, splits) for name in MODELS}
+    if world == 2:
+        found["compiled, accumulate"] = in_a_window(splits[::-1], 3, compile={"backend": "aot_eager"})
     found["over gloo"] = against_whole("mlp", splits, backend="torch", bucket_cap_mb=0)
-    found["compiled"] = against_whole("mlp", splits[:1], compile={"backend": "aot_eager"})
     found["no_sync"] = in_a_window(splits, 1)
     found["accumulate"] = in_a_window(splits, 3)
-    found["compiled, accumulate"] = in_a_window(splits[::-1], 3, compile={"backend": "aot_eager"})
     found["two forwards"] = two_forwards()
     found["equal sizes"] = len(equal_sizes())
     for accumulate in (1, 2):
