@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,8 +10,6 @@ from torch import nn
 import autopar
 from tests.runtime.pairs import Ranks, differences, make_pair, seeded
 from tests.runtime.zoo import ZOO
-
-_TRAINED = ("mlp", "conv_bn", "transformer", "opaque_submodule")
 
 
 def _step(name: str, model: nn.Module, step: int) -> None:
@@ -65,29 +61,6 @@ def _rebuilt(name: str) -> list[str]:
             _step(name, model, step)
         found += [f"step {step}: {n}" for n in differences(mine, twin) if step > 0]
     return found
-
-
-def parameters_after_training(name: str, optimizer: str) -> list[str]:
-    """Names of the parameters that differ after ten optimizer steps."""
-    mine, twin, theirs = make_pair(name)
-    kinds: dict[str, Any] = {
-        "sgd": lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9),
-        "adamw": lambda ps: torch.optim.AdamW(ps, lr=0.01),
-    }
-    for model in (mine, theirs):
-        optim = kinds[optimizer](model.parameters())
-        for step in range(10):
-            optim.zero_grad()
-            _step(name, model, step)
-            optim.step()
-    return differences(mine, twin, lambda p: p.data)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("name", _TRAINED)
-def test_parameters_after_ten_steps_equal_ddp(ranks: Ranks, name: str, optimizer: str) -> None:
-    """Training ends at DDP's parameters, bit by bit."""
-    assert ranks(parameters_after_training, 2, name, optimizer) == [[], []]
 
 
 def zeroed_in_place(name: str) -> list[str]:
