@@ -10,7 +10,8 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST ?=
 ARGS ?=
-DRAWS ?= 5000
+DRAWS ?= 1000
+CASES ?= 10000
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -47,8 +48,8 @@ format: $(READY) ## rewrite the files in the house format
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-fuzz: $(READY) ## 5,000 random modules against eager (DRAWS=n for another number)
-	@AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
+fuzz: $(READY) ## 10,000 plans, graphs, pipelines and command lines (CASES=n), 1,000 modules against eager (DRAWS=n)
+	@AUTOPAR_FUZZ_CASES=$(CASES) AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
 
 faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say (ARGS="--kills 5")
 	@$(RUN) -m tests.faults $(ARGS)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from autopar.errors import PlanError
 from autopar.partitioner.prediction import Prediction
+from autopar.partitioner.typed import read_typed
 
 PLAN_VERSION = 1
 
@@ -163,11 +164,21 @@ class Plan:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise PlanError(
-                f"The plan is not JSON (line {error.lineno}: {error.msg}).",
+                f"The plan is not JSON ({where}).",
                 mend="Give the plan.json that `autopar transform` wrote.",
             ) from None
+        return cls.from_values(raw)
+
+    @classmethod
+    def from_values(cls, raw: Any) -> Plan:
+        """The plan of the JSON values that ``to_json`` writes.
+
+        Raises:
+            PlanError: they are no plan, or a plan of another version.
+        """
         if not isinstance(raw, dict) or not {"version", "strategy"} <= raw.keys():
             raise PlanError(
                 "The file is JSON but no plan: it has no 'version' and 'strategy'.",
@@ -179,21 +190,15 @@ class Plan:
                 mend="Run `autopar transform` again to make a new plan.",
             )
         try:
-            return cls(
-                **{
-                    **raw,
-                    "parameters": tuple(_spec(ParameterSpec, item) for item in raw["parameters"]),
-                    "buckets": tuple(_spec(BucketSpec, item) for item in raw["buckets"]),
-                    "local": tuple(LocalParameter(**item) for item in raw["local"]),
-                    "buffers": tuple(raw["buffers"]),
-                    "combine": tuple(raw["combine"]),
-                    "prediction": raw.get("prediction") and Prediction.from_json(raw["prediction"]),
-                }
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            if "buckets" not in raw:
+                raise ValueError("it has no buckets")
+            plan = read_typed(cls, raw)
+            if plan.prediction is not None and len(plan.prediction.buckets) != len(plan.buckets):
+                raise ValueError("it predicts another number of buckets than it has")
+            return plan
+        except (TypeError, ValueError) as error:
             raise PlanError(
-                f"The plan is damaged: {what}.", mend="Run `autopar transform` again to make a new plan."
+                f"The plan is damaged: {error}.", mend="Run `autopar transform` again to make a new plan."
             ) from None
 
     def check_parameters(self, actual: Sequence[ParameterSpec]) -> None:
@@ -203,6 +208,7 @@ class Plan:
             PlanError: naming the first parameter that differs.
         """
         mine = {spec.name: spec for spec in self.parameters}
+        self._check_buckets(mine)
         theirs = {spec.name: spec for spec in actual}
         mend = "Run `autopar transform` again for this model."
         for name in dict.fromkeys([*mine, *theirs]):
@@ -217,6 +223,28 @@ class Plan:
                     mend=mend,
                 )
 
+    def _check_buckets(self, parameters: Mapping[str, ParameterSpec]) -> None:
+        carried: list[str] = []
+        for place, bucket in enumerate(self.buckets):
+            specs = [parameters[name] for name in bucket.parameters if name in parameters]
+            carried += bucket.parameters
+            alike = {spec.key for spec in specs} == {(bucket.dtype, bucket.device, bucket.layout, bucket.route)}
+            if (
+                bucket.index != place
+                or len(specs) < len(bucket.parameters)
+                or not alike
+                or bucket.nbytes != sum(spec.nbytes for spec in specs)
+            ):
+                raise PlanError(
+                    f"The plan contradicts itself: bucket {place} does not fit its parameters.",
+                    mend="Run `autopar transform` again to make a new plan.",
+                )
+        if len(carried) > len(set(carried)):
+            raise PlanError(
+                "The plan contradicts itself: two buckets carry the same parameter.",
+                mend="Run `autopar transform` again to make a new plan.",
+            )
+
 
 def _content(plan: Plan) -> dict[str, Any]:
     content = dataclasses.asdict(plan)
@@ -224,7 +252,3 @@ def _content(plan: Plan) -> dict[str, Any]:
         if not bucket["compression"]:
             del bucket["compression"], bucket["wire_nbytes"]
     return content
-
-
-def _spec(cls: type[Any], item: Mapping[str, Any]) -> Any:
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})

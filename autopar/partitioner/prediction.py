@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autopar.partitioner.rates import Rates
 from autopar.partitioner.timeline import Message, OperationCost, Travel, play
@@ -29,21 +28,6 @@ class Prediction:
     computed: float
     end: float
     buckets: tuple[Travel, ...]
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Prediction:
-        """What stands in a plan's JSON.
-
-        Raises:
-            KeyError, TypeError, ValueError: something is missing or out of range.
-        """
-        return cls(
-            ranks=int(values["ranks"]),
-            rates=Rates.from_json(values["rates"]),
-            computed=float(values["computed"]),
-            end=float(values["end"]),
-            buckets=tuple(Travel(**travel) for travel in values["buckets"]),
-        )
 
 
 def predict(costs: Sequence[OperationCost], messages: Sequence[Message], rates: Rates, *, ranks: int) -> Prediction:

@@ -35,6 +35,10 @@ class Rates:
     overlap: float = 1.0
     origin: str = "assumed"
 
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            _read(name, getattr(self, name))
+
     @classmethod
     def assumed(cls, device: str) -> Rates:
         """Round figures: a server's CPU with 10 Gbit/s Ethernet, or a data-centre GPU with 100 Gbit/s."""
@@ -132,5 +136,5 @@ def _read(name: str, value: Any) -> float:
     number = float(value)
     inside = 0 <= number <= 1 if name == "overlap" else 0 < number < float("inf")
     if not inside:
-        raise ValueError(value)
+        raise ValueError(f"the rate {name} is {value!r}")
     return number

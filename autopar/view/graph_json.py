@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from autopar.errors import ModelError
+from autopar.errors import ModelError, PlanError
+from autopar.partitioner.plan import Plan
 from autopar.partitioner.rates import Rates
+from autopar.partitioner.typed import read_typed
 from autopar.view.nodes import fill_in, graph_of, source_text
 
 if TYPE_CHECKING:
@@ -25,10 +27,19 @@ __all__ = ["GRAPH_VERSION", "graph_document", "program_document", "read_document
 GRAPH_VERSION = 2
 _FORMAT = "autopar-graph"
 _KEYS = ("model", "strategy", "front_end", "world_size", "rates", "plan", "before", "after", "remarks", "passes")
-_NODE_KEYS = {
-    "name", "op", "target", "class", "module", "source", "shape", "dtype", "device", "bytes", "param_bytes", "flops",
-    "bucket", "replica", "opaque", "created_by", "code",
+_NODE: dict[str, Any] = {
+    "name": str, "op": str, "target": str, "class": str | None, "module": str, "source": str | None,
+    "shape": list[int] | None, "dtype": str | None, "device": str | None, "bytes": int, "param_bytes": int,
+    "flops": int, "bucket": int | None, "replica": int | None, "opaque": bool, "created_by": str, "code": str | None,
 }  # fmt: skip
+_HEAD: dict[str, Any] = {
+    "model": str, "strategy": str, "front_end": str, "world_size": int | None, "remarks": list[Any],
+    "passes": list[Any],
+}  # fmt: skip
+_REMARK: dict[str, Any] = {
+    "kind": str, "stage": str, "message": str, "module": str, "source": str | None, "mend": str, "bytes": int,
+}  # fmt: skip
+_PASS: dict[str, Any] = {"name": str}
 _MEND = "Give a graph.json that `autopar transform` wrote, or the model's file."
 
 
@@ -107,8 +118,9 @@ def read_document(text: str, *, name: str = "The file") -> dict[str, Any]:
     """
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{name} is not JSON (line {error.lineno}: {error.msg}).", mend=_MEND) from None
+    except (ValueError, RecursionError) as error:
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ModelError(f"{name} is not JSON ({where}).", mend=_MEND) from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ModelError(f"{name} is JSON but no graph of autopar's.", mend=_MEND)
     if document.get("version") != GRAPH_VERSION:
@@ -125,19 +137,48 @@ def read_document(text: str, *, name: str = "The file") -> dict[str, Any]:
         Rates.from_json(document["rates"])
     except (KeyError, TypeError, ValueError):
         raise ModelError(f"{name} is damaged: its rates are no positive numbers.", mend=_MEND) from None
+    try:
+        plan = None if document["plan"] is None else Plan.from_values(document["plan"])
+        _check_head(document, None if plan is None else len(plan.buckets))
+    except (PlanError, TypeError) as error:
+        raise ModelError(f"{name} is damaged: {str(error).partition(' Run `')[0].rstrip('.')}.", mend=_MEND) from None
     return document
 
 
+def _check_head(document: Mapping[str, Any], buckets: int | None) -> None:
+    for key, wanted in _HEAD.items():
+        read_typed(wanted, document[key], key)
+    for key, fields in (("remarks", _REMARK), ("passes", _PASS)):
+        for index, record in enumerate(document[key]):
+            _check_fields(record, fields, f"{key}[{index}]")
+    for which in ("before", "after"):
+        for index, node in enumerate(document[which]["nodes"]):
+            place = f"{which}.nodes[{index}]"
+            _check_fields(node, _NODE, place)
+            index_of = node["bucket"]
+            if buckets is not None and index_of is not None and not 0 <= index_of < buckets:
+                raise TypeError(f"{place}.bucket is {index_of}, which the plan does not have")
+
+
+def _check_fields(record: Any, fields: Mapping[str, Any], place: str) -> None:
+    read_typed(dict[str, Any], record, place)
+    for name, wanted in fields.items():
+        if name not in record:
+            raise TypeError(f"{place} has no {name}")
+        read_typed(wanted, record[name], f"{place}.{name}")
+
+
 def _check_graph(graph: Any, what: str) -> None:
-    if not isinstance(graph, dict) or not {"nodes", "edges"} <= graph.keys():
+    lists = isinstance(graph, dict) and all(isinstance(graph.get(key), list) for key in ("nodes", "edges"))
+    if not lists:
         raise ModelError(f"{what} has no nodes and edges.", mend=_MEND)
-    if not all(isinstance(node, dict) and node.keys() >= _NODE_KEYS for node in graph["nodes"]):
+    if not all(isinstance(node, dict) and node.keys() >= _NODE.keys() for node in graph["nodes"]):
         raise ModelError(f"{what} has a node without all its fields.", mend=_MEND)
-    names = {node["name"] for node in graph["nodes"]}
+    names = {str(node["name"]) for node in graph["nodes"]}
     if len(names) < len(graph["nodes"]):
         raise ModelError(f"{what} has two nodes of one name.", mend=_MEND)
     for edge in graph["edges"]:
-        if not isinstance(edge, list) or len(edge) != 2 or not names.issuperset(edge):
+        if not isinstance(edge, list) or len(edge) != 2 or not names.issuperset(map(str, edge)):
             raise ModelError(f"{what} has the edge {edge}, whose ends are no nodes.", mend=_MEND)
 
 

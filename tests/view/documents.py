@@ -114,4 +114,13 @@ def _plan(modules: Sequence[str], opaque: Sequence[str]) -> dict[str, Any]:
         }
         for index, path in enumerate(reversed(modules))
     ]
-    return {"parameters": specs, "buckets": buckets, "local": [], "options": {}, "strategy": "ddp", "version": 1}
+    return {
+        "parameters": specs,
+        "buckets": buckets,
+        "local": [],
+        "options": {},
+        "strategy": "ddp",
+        "pipeline": "bucket",
+        "model": "Net",
+        "version": 1,
+    }
