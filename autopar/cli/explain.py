@@ -11,7 +11,7 @@ from typing import Any
 import rich_click as click
 
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
-from autopar.cli.runs import read_run, read_run_remarks
+from autopar.cli.runs import read_run, read_run_remarks, refuse_compiling
 from autopar.cli.terminal import results
 
 __all__ = ["explain"]
@@ -86,6 +86,7 @@ def explain(
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    refuse_compiling(folder)
     return read_run(folder), read_run_remarks(folder)
 
 

@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 # torchrun's switches; every other option of its takes a value, which may stand apart from it.
 _SWITCHES = frozenset({"standalone", "no-python", "run-path", "module", "m", "virtual-local-rank"})
-_OWN = frozenset({"nproc", "device", "no-replace", "trace", "debug"})
+_OWN = frozenset({"nproc", "device", "no-replace", "show-config", "trace", "debug"})
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from autopar.cli.configuration import flags_given
 from autopar.errors import UsageError
 
-__all__ = ["read_run", "read_run_remarks"]
+__all__ = ["read_run", "read_run_remarks", "refuse_compiling"]
+
+_COMPILES = ("strategy", "model", "inputs", "capture", "pipeline", "bucket_cap_mb", "weight", "pairs", "world_size")
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -21,6 +24,20 @@ def read_run(path: Path) -> dict[str, Any]:
 
     file = path / "graph.json" if path.is_dir() else path
     return read_document(_text(file), name=str(file))
+
+
+def refuse_compiling(path: Path) -> None:
+    """Refuses flags that would compile another program than the one that a run holds; variables and files may say so.
+
+    Raises:
+        UsageError: one was given.
+    """
+    given = flags_given(_COMPILES)
+    if given:
+        raise UsageError(
+            f"{path} holds a finished graph, and {', '.join(given)} would make another.",
+            mend="Give the model's file, or leave these options out.",
+        )
 
 
 def read_run_remarks(folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from autopar.cli.configuration import flags_given
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
 from autopar.cli.pass_options import plugin_option
 from autopar.cli.terminal import note, results
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from autopar.verification import Report
 
 __all__ = ["verify"]
+
+_PRINTED = (
+    "plan",
+    "strategy",
+    "pipeline",
+    "pairs",
+    "bucket_cap_mb",
+    "weight",
+    "capture",
+)  # what a printed file has in it
 
 
 @click.command()
@@ -57,16 +68,10 @@ def verify(
     process on the same parts of the batch; and lie as near to a training on the whole batch as rounding allows.
     The file's definitions are executed in every process; its training code is not.
     """
-    _refuse_together(
-        program,
-        plan=plan,
-        strategy=strategy,
-        passes=pipeline,
-        option=pairs,
-        bucket_cap_mb=bucket_cap_mb,
-        weight=weight,
-        capture=capture != "auto",
-    )
+    if program is not None:
+        _refuse_flags()
+        strategy, pipeline, plan, bucket_cap_mb, weight = None, None, None, None, None
+        pairs, capture = (), "auto"
     note("Loading PyTorch")
     from autopar.cli.compiling import Request, resolve_request
     from autopar.verification import Settings, verify_source
@@ -135,12 +140,12 @@ def print_report(report: Report, console: Console) -> None:
         line("Verified: it trains the same.", "bold green")
 
 
-def _refuse_together(program: str | None, **others: object) -> None:
-    """A printed file has its strategy, passes and plan in it."""
+def _refuse_flags() -> None:
+    """A printed file has its strategy, passes and plan in it; what variables and files say of these does not count."""
     from autopar.errors import UsageError
 
-    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
-    if program is not None and given:
+    given = flags_given(_PRINTED)
+    if given:
         raise UsageError(
             f"{', '.join(given)} and --program were both given.",
             why="A printed file has its strategy, passes and plan in it.",

@@ -10,7 +10,7 @@ import rich_click as click
 from autopar.cli.formats import FORMATS, rendered
 from autopar.cli.options import compile_options, debug_option, rate_option, read_options, with_rates, world_size_option
 from autopar.cli.pass_options import plugin_option
-from autopar.cli.runs import read_run
+from autopar.cli.runs import read_run, refuse_compiling
 from autopar.cli.terminal import results
 from autopar.errors import UsageError
 
@@ -58,13 +58,7 @@ def view(
     """
     path = Path(file)
     if path.is_dir() or path.suffix == ".json":
-        given = [strategy, model, inputs, pipeline, bucket_cap_mb, weight, pairs, world_size]
-        compiles = capture != "auto" or any(option not in (None, ()) for option in given)
-        if compiles:
-            raise UsageError(
-                f"{path} holds a finished graph, and the options given would make another.",
-                mend="Give the model's file, or leave the options out.",
-            )
+        refuse_compiling(path)
         document = read_run(path)
     else:
         from autopar.cli.compiling import Request, compile_script

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,21 @@ from tests.view.documents import chain
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
-    """The promise is 0.3 s on an idle machine; torch alone takes over one, reading metadata a quarter of it."""
+    """The promise is 0.3 s on an idle machine; torch alone takes over one, reading metadata a quarter of it.
+
+    Time of the processor is measured, since others may use it too.
+    """
     code = (
-        "import sys; from autopar.cli.main import main; code = main(['--help']); "
-        "print(*sorted({'torch', 'email', 'importlib.metadata'} & sys.modules.keys())); sys.exit(code)"
+        "import sys, time; from autopar.cli.main import main; code = main(['--help']); "
+        "print(*sorted({'torch', 'email', 'importlib.metadata'} & sys.modules.keys())); print(time.process_time()); "
+        "sys.exit(code)"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
-    assert time.perf_counter() - started < 1.5
     assert "transform" in done.stdout
-    assert done.stdout.splitlines()[-1] == ""
+    *_, imported, seconds = done.stdout.splitlines()
+    assert imported == ""
+    assert float(seconds) < 0.6
 
 
 def test_click_is_told_its_own_version() -> None:
