@@ -9,6 +9,7 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import column_names, files
 from autopar.cli.options import debug_option, json_option
 from autopar.cli.terminal import note
 
@@ -16,13 +17,18 @@ __all__ = ["bench", "run_bench"]
 
 
 @click.command()
-@click.argument("file", metavar="FILE[:NAME]")
+@click.argument("file", metavar="FILE[:NAME]", shell_complete=files)
 @click.option("--model", metavar="NAME", help="The model in the file: a module, a class or a function.")
 @click.option("--input", "inputs", multiple=True, metavar="SHAPE[:DTYPE]", help="An argument, such as 32x10.")
 @click.option("--loss", metavar="NAME", help="Function in the file that makes a loss of what the model returns.")
 @click.option("--nproc", type=click.IntRange(2), default=2, show_default=True, metavar="N", help="Ranks.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="Turns a column.")
-@click.option("--columns", metavar="NAME,...", help="What to measure; without it, all but compiled-*.")
+@click.option(
+    "--columns",
+    metavar="NAME,...",
+    shell_complete=column_names,
+    help="What to measure; without it, all but compiled-*.",
+)
 @click.option("--no-memory", is_flag=True, help="Leave out peak memory, which takes a start of all ranks a column.")
 @click.option("-o", "--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="SVG", help="Draw a chart.")
 @json_option

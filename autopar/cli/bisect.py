@@ -11,10 +11,11 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.options import debug_option, json_option
 from autopar.cli.pass_options import plugin_option
 from autopar.cli.runs import read_run
-from autopar.cli.terminal import messages, results
+from autopar.cli.terminal import note, results
 from autopar.errors import CheckFailedError, UsageError
 
 __all__ = ["bisect"]
@@ -23,7 +24,7 @@ _NOT_RUN = (126, 127)  # as shells say it: not executable, not found
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=files)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
 @plugin_option
 @json_option
@@ -46,7 +47,7 @@ def bisect(run: str, words: tuple[str, ...], as_json: bool) -> None:
         code = _code(words, limit)
         runs.append({"limit": limit, "exit_code": code})
         last = f"up to {names[limit - 1]}" if limit else "none of those that may be left out"
-        messages().print(f"{'bad ' if code else 'good'}  {limit} of {len(names)} passes: {last}", soft_wrap=True)
+        note(f"{'bad ' if code else 'good'}  {limit} of {len(names)} passes: {last}")
         return code != 0
 
     found = first_bad(len(names), fails)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.options import debug_option, json_option
 from autopar.cli.runs import read_run
 from autopar.cli.terminal import results
@@ -15,8 +16,8 @@ __all__ = ["diff"]
 
 
 @click.command()
-@click.argument("first", metavar="RUN_A")
-@click.argument("second", metavar="RUN_B")
+@click.argument("first", metavar="RUN_A", shell_complete=files)
+@click.argument("second", metavar="RUN_B", shell_complete=files)
 @json_option
 @debug_option
 def diff(first: str, second: str, as_json: bool) -> int:

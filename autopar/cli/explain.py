@@ -10,6 +10,7 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
 from autopar.cli.runs import read_run, read_run_remarks, refuse_compiling
 from autopar.cli.terminal import results
@@ -20,7 +21,7 @@ _CODE = re.compile(r"AP\d+", re.IGNORECASE)
 
 
 @click.command()
-@click.argument("target", metavar="FILE[:NAME]|FOLDER|CODE")
+@click.argument("target", metavar="FILE[:NAME]|FOLDER|CODE", shell_complete=files)
 @click.option("--missed", metavar="REGEX", help="Only these remarks on what could not be done; . is all.")
 @click.option("--passed", metavar="REGEX", help="Remarks on what was done that match.")
 @click.option("--analysis", metavar="REGEX", help="Remarks on what was found out that match.")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import rich_click as click
 
-from autopar.cli.options import debug_option
+from autopar.cli.completion import files
+from autopar.cli.options import Choice, debug_option
 from autopar.errors import UsageError
 
 __all__ = ["run"]
 
 # torchrun's switches; every other option of its takes a value, which may stand apart from it.
 _SWITCHES = frozenset({"standalone", "no-python", "run-path", "module", "m", "virtual-local-rank"})
-_OWN = frozenset({"nproc", "device", "no-replace", "show-config", "trace", "debug"})
+_OWN = frozenset({"nproc", "device", "no-replace", "quiet", "show-config", "trace", "debug", "verbose", "q", "v"})
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--nproc", type=int, metavar="N", help="Processes on this machine; without it, one.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to run; without it, what is there.")
+@click.option("--device", type=Choice(["cpu", "cuda"]), help="Where to run; without it, what is there.")
 @click.option("--trace", metavar="DIR", help="Measure steps, and write them beside the predicted one.")
 @click.option("--no-replace", is_flag=True, help="Leave torch's DataParallel and DistributedDataParallel alone.")
 @debug_option
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[TORCHRUN OPTIONS] SCRIPT [ARGS]...")
+@click.argument(
+    "words", nargs=-1, type=click.UNPROCESSED, metavar="[TORCHRUN OPTIONS] SCRIPT [ARGS]...", shell_complete=files
+)
 @click.pass_obj
 def run(
     settings: dict[str, bool],
@@ -38,6 +42,8 @@ def run(
     """
     from autopar.scripts.run import run_script
 
+    if settings.get("quiet"):
+        os.environ["AUTOPAR_QUIET"] = "1"  # of the script's processes
     launcher, rest = _split(words)
     if not rest:
         raise UsageError("There is no script to run.", mend="Write `autopar run [options] SCRIPT [ARGS]...`.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from autopar.cli.completion import capture_names, strategy_names
 from autopar.errors import OptionError, UsageError
 
 __all__ = [
+    "Choice",
     "compile_options",
     "debug_option",
     "json_option",
@@ -22,12 +25,34 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # generic since click 8.2
+
+
+class Choice(_Choice):
+    """One of some names; the answer to any other has the nearest of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name; see ``click.ParamType.convert``."""
+        try:
+            return str(super().convert(value, param, ctx))
+        except click.BadParameter as error:
+            near = difflib.get_close_matches(str(value), [str(name) for name in self.choices], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.BadParameter(f"{error.message.rstrip('.')}.{hint}", ctx=ctx, param=param) from None
+
 
 def debug_option(command: F) -> F:
-    """``--debug``: full tracebacks."""
-    return click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks.")(
-        command
-    )
+    """What every command takes: ``--debug`` for full tracebacks, ``-q`` and ``-v`` for less and more of progress."""
+    for flags, text in (
+        (("--debug",), "Show tracebacks."),
+        (("-v", "--verbose"), "Show progress where there is no terminal, too."),
+        (("-q", "--quiet"), "Show no progress."),
+    ):
+        command = click.option(*flags, is_flag=True, expose_value=False, callback=_set, help=text)(command)
+    return command
 
 
 def json_option(command: F) -> F:
@@ -73,7 +98,12 @@ def compile_options(command: F) -> F:
     """What a compilation needs besides the file."""
     for decorate in reversed(
         (
-            click.option("--strategy", metavar="NAME", help="ddp (the default), data_parallel, or a plug-in's."),
+            click.option(
+                "--strategy",
+                metavar="NAME",
+                shell_complete=strategy_names,
+                help="ddp (the default), data_parallel, or a plug-in's.",
+            ),
             click.option("--model", metavar="NAME", help="Class, factory function or instance in the file."),
             click.option(
                 "--input",
@@ -86,6 +116,7 @@ def compile_options(command: F) -> F:
                 "--capture",
                 default="auto",
                 metavar="NAME",
+                shell_complete=capture_names,
                 help="How the model becomes a graph: auto (the default), symbolic, export, dynamo or opaque.",
             ),
             click.option("--passes", "pipeline", metavar="TEXT", help="Another pipeline of passes."),
@@ -139,9 +170,9 @@ def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str
     return {key: text for key, _, text in pairs}
 
 
-def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+def _set(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        ctx.ensure_object(dict)["debug"] = True
+        ctx.ensure_object(dict)[str(parameter.name)] = True
 
 
 def _check_world_size(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from autopar.cli.completion import files, pass_names
 from autopar.cli.terminal import messages
 
 __all__ = ["pass_options", "plugin_option", "print_counters", "print_timing"]
@@ -24,6 +25,7 @@ def plugin_option(command: F) -> F:
         "plugins",
         multiple=True,
         metavar="FILE",
+        shell_complete=files,
         expose_value=False,
         callback=_add_plugins,
         help="Python file that makes passes known with autopar.register_pass.",
@@ -41,14 +43,32 @@ def pass_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(
         (
             plugin_option,
-            click.option("--disable-pass", "disabled", multiple=True, metavar="PASS", help="Leave this pass out."),
-            click.option("--print-after", metavar="PASS", help="Print the program after this pass, or after all."),
+            click.option(
+                "--disable-pass",
+                "disabled",
+                multiple=True,
+                metavar="PASS",
+                shell_complete=pass_names,
+                help="Leave this pass out.",
+            ),
+            click.option(
+                "--print-after",
+                metavar="PASS",
+                shell_complete=pass_names,
+                help="Print the program after this pass, or after all.",
+            ),
             click.option(
                 "--dump-after",
                 metavar="PASS",
+                shell_complete=pass_names,
                 help="Write the program after this pass, after all, or after all that changed it, as files that run.",
             ),
-            click.option("--stop-after", metavar="PASS", help="Stop after this pass, and print the program."),
+            click.option(
+                "--stop-after",
+                metavar="PASS",
+                shell_complete=pass_names,
+                help="Stop after this pass, and print the program.",
+            ),
             click.option("--timing", is_flag=True, help="Print how long each pass took."),
             click.option("--counters", is_flag=True, help="Print what each pass counted."),
         )

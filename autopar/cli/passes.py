@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import pass_names
 from autopar.cli.options import debug_option, json_option
 from autopar.cli.pass_options import plugin_option
 from autopar.cli.terminal import results
@@ -17,7 +18,7 @@ __all__ = ["passes"]
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=pass_names)
 @plugin_option
 @json_option
 @debug_option

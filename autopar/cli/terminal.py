@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import rich_click as click
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
@@ -29,14 +31,14 @@ def messages() -> Console:
 
 
 def note(text: str) -> None:
-    """A line about what is going on, for somebody who waits at a terminal; nothing in a pipe."""
-    if sys.stderr.isatty():
+    """A line about what is going on, for somebody who waits at a terminal; in a pipe with ``-v``, never with ``-q``."""
+    if _wanted("verbose") or (sys.stderr.isatty() and not _wanted("quiet")):
         messages().print(text, style="dim", soft_wrap=True)
 
 
 @contextmanager
 def waiting(job: str) -> Iterator[Callable[[str, float], None] | None]:
-    """A line that follows a long job at a terminal and then goes away; None in a pipe, where nothing is shown.
+    """A line that follows a long job at a terminal and then goes away; None in a pipe and with ``-q``.
 
     Args:
         job: what is done, such as ``"Capturing Net"``.
@@ -44,7 +46,7 @@ def waiting(job: str) -> Iterator[Callable[[str, float], None] | None]:
     Yields:
         What to call with the phase that the job is in, and the seconds so far.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or _wanted("quiet"):
         yield None
         return
     with ExitStack() as stack:
@@ -58,6 +60,12 @@ def waiting(job: str) -> Iterator[Callable[[str, float], None] | None]:
                 shown.append(stack.enter_context(messages().status(text)))
 
         yield tell
+
+
+def _wanted(flag: str) -> bool:
+    context = click.get_current_context(silent=True)
+    settings = None if context is None else context.find_object(dict)
+    return bool(settings and settings.get(flag))
 
 
 def say_error(text: str, code: str = "") -> None:

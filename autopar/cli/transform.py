@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.options import (
     compile_options,
     debug_option,
@@ -24,7 +25,7 @@ __all__ = ["transform"]
 
 
 @click.command()
-@click.argument("file", metavar="FILE[:NAME]")
+@click.argument("file", metavar="FILE[:NAME]", shell_complete=files)
 @compile_options
 @world_size_option
 @rate_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.configuration import flags_given
 from autopar.cli.options import compile_options, debug_option, json_option, read_options
 from autopar.cli.pass_options import plugin_option
@@ -31,7 +32,7 @@ _PRINTED = (
 
 
 @click.command()
-@click.argument("file", metavar="FILE[:NAME]")
+@click.argument("file", metavar="FILE[:NAME]", shell_complete=files)
 @compile_options
 @plugin_option
 @click.option("--nproc", type=int, default=2, show_default=True, metavar="N", help="Ranks, or replicas.")

@@ -7,8 +7,17 @@ from typing import Any
 
 import rich_click as click
 
+from autopar.cli.completion import files
 from autopar.cli.formats import FORMATS, rendered
-from autopar.cli.options import compile_options, debug_option, rate_option, read_options, with_rates, world_size_option
+from autopar.cli.options import (
+    Choice,
+    compile_options,
+    debug_option,
+    rate_option,
+    read_options,
+    with_rates,
+    world_size_option,
+)
 from autopar.cli.pass_options import plugin_option
 from autopar.cli.runs import read_run, refuse_compiling
 from autopar.cli.terminal import results
@@ -18,14 +27,15 @@ __all__ = ["view"]
 
 
 @click.command()
-@click.argument("file", metavar="FILE[:NAME]|FOLDER|GRAPH.JSON")
+@click.argument("file", metavar="FILE[:NAME]|FOLDER|GRAPH.JSON", shell_complete=files)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", *FORMATS, "png"]),
+    type=Choice(["table", *FORMATS, "png"]),
+    metavar="NAME",
     default="table",
     show_default=True,
-    help="How to show it. "
+    help="How to show it. table: in the terminal; "
     + "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     + "; png: svg as an image.",
 )

@@ -64,7 +64,7 @@ def test_bisect_names_the_pass(command: Command, model_file: Path, plugin: Path)
     text = "first,inline-modules,shapes,second{where=there},backward-order,first,bucket,ddp-sync,lift-parameters"
     assert command("transform", str(model_file), *USUAL, "--plugin", str(plugin), "--passes", text).code == 0
     script = f"import os, sys; assert os.environ['{PLUGINS}']; sys.exit(int(os.environ['{LIMIT}']) >= 2)"
-    ended = command("bisect", "out", "--", sys.executable, "-c", script)
+    ended = command("bisect", "out", "--verbose", "--", sys.executable, "-c", script)
     assert ended.code == 0, ended.err
     assert ended.out == "The first bad pass is second{where=there}, 2 of 3 that may be left out.\n"
     assert ended.err.splitlines() == [

@@ -85,6 +85,8 @@ def test_version(command: Command) -> None:
         (["passes", "--jsn"], "--jsn"),
         (["transform"], "FILE[:NAME]"),
         (["view", "x.py", "--format", "jpeg"], "jpeg"),
+        (["view", "x.py", "--format", "htm"], "Did you mean 'html'?"),
+        (["run", "--device", "cdua", "x.py"], "Did you mean 'cuda'?"),
         (["transform", "x.py", "--world-size", "many"], "many"),
     ],
 )
@@ -145,6 +147,19 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     script = f"{sys.executable} -m autopar view {tmp_path} --format json | head -1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_progress(command: Command, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal, in a pipe with -v, and never with -q or with its variable."""
+    asked = ("bench", str(model_file), "--columns", "none")
+    terminal = "Loading PyTorch\n"
+    assert terminal not in command(*asked).err
+    assert command(*asked, "-v").err.startswith(terminal)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert terminal in command(*asked).err.replace("\x1b[2m", "").replace("\x1b[0m", "")
+    assert "Loading" not in command(*asked, "-q").err
+    monkeypatch.setenv("AUTOPAR_QUIET", "1")
+    assert "Loading" not in command(*asked).err
 
 
 def test_colour_only_on_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
