@@ -10,7 +10,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST ?=
 ARGS ?=
-DRAWS ?= 1000
+DRAWS ?= 5000
 CASES ?= 10000
 
 VENV := .venv
@@ -48,7 +48,7 @@ format: $(READY) ## rewrite the files in the house format
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-fuzz: $(READY) ## 10,000 plans, graphs, pipelines and command lines (CASES=n), 1,000 modules against eager (DRAWS=n)
+fuzz: $(READY) ## 10,000 plans, graphs, pipelines and command lines (CASES=n), 5,000 modules against eager (DRAWS=n)
 	@AUTOPAR_FUZZ_CASES=$(CASES) AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
 
 faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say (ARGS="--kills 5")

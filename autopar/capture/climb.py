@@ -76,6 +76,9 @@ class Climb:
         change.apply()
         self.state = ModelState(self.model)
         try:
+            if made := sorted(self.state.trainable.keys() - before.trainable.keys()):
+                fall = Fall("symbolic", f"its first forward makes {made[0]!r}; it is captured again when that is there")
+                return whole(self.model, self.call, [fall], front_end)
             program = self.run(front_end)
         finally:
             before.restore()

@@ -181,6 +181,8 @@ def _obstacle(module: nn.Module) -> str | None:
         return "it runs without gradients"
     if compat.saves_through_hooks():
         return "it runs inside a checkpoint"
+    if compat.in_function_transform():
+        return "it runs inside a transform of torch.func"
     reason = reason_to_keep_whole(module, hooks=False)
     if reason is not None:
         return reason

@@ -99,9 +99,14 @@ def _usual(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _lines(figures: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, asked: bool) -> Iterator[str]:
     from autopar.view.remarks import remark_lines
+    from autopar.view.units import share_text
 
     share = figures["operation_level"]
-    seen = "" if share is None else f": {share:.0%} of its parameter bytes are in operations that the compiler sees"
+    seen = (
+        ""
+        if share is None
+        else f": {share_text(share)} of its parameter bytes are in operations that the compiler sees"
+    )
     yield f"{figures['model']}{seen}."
     for record in records:
         yield ""

@@ -44,7 +44,7 @@ from autopar.compat.graphs import (
     size_expression,
     size_guards,
 )
-from autopar.compat.modes import FlopCounter, ambient_modes, without_function_mode
+from autopar.compat.modes import FlopCounter, ambient_modes, in_function_transform, without_function_mode
 from autopar.compat.modules import (
     has_global_module_hooks,
     has_module_hooks,
@@ -89,6 +89,7 @@ __all__ = [
     "has_global_module_hooks",
     "has_module_hooks",
     "has_running_statistics",
+    "in_function_transform",
     "inside_torch_ddp",
     "is_compiled",
     "is_dense",

@@ -15,8 +15,14 @@ from torch.utils.flop_counter import flop_registry
 __all__ = [
     "FlopCounter",
     "ambient_modes",
+    "in_function_transform",
     "without_function_mode",
 ]
+
+
+def in_function_transform() -> bool:
+    """Whether this runs inside of ``torch.func``'s transforms, such as ``vmap`` (2.11-2.13)."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def ambient_modes() -> tuple[Any, ...]:

@@ -37,9 +37,8 @@ class ModelGuard:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        holders: list[dict[str, Any]] = [
-            holder for module in model.modules() for holder in (module._modules, module._parameters)
-        ]
+        every: list[Any] = [holder for module in model.modules() for holder in (module._modules, module._parameters)]
+        holders = [holder for holder in every if isinstance(holder, dict)]  # a ScriptModule's cannot change
         self._holders = holders
         self._sizes = list(map(len, holders))
         self._owners = [holder for holder in holders for _ in holder]

@@ -12,7 +12,7 @@ from autopar.view.columns import GAP, print_columns
 from autopar.view.counted import forward_flops_text, uncounted
 from autopar.view.operations import sent_bytes, spec_bytes
 from autopar.view.rows import launch_rows, module_rows
-from autopar.view.units import bytes_text, count_text, shorten
+from autopar.view.units import bytes_text, count_text, share_text, shorten
 
 __all__ = ["print_summary", "summary"]
 
@@ -90,7 +90,9 @@ def print_summary(figures: Mapping[str, Any], console: Console, *, files: Sequen
         f"{bytes_text(figures['parameter_bytes'])} of trainable parameters"
     )
     if figures["operation_level"] is not None:
-        line(f"{figures['operation_level']:.0%} of the parameter bytes are in operations that the compiler sees")
+        line(
+            f"{share_text(figures['operation_level'])} of the parameter bytes are in operations that the compiler sees"
+        )
     if figures["buckets"]:
         count = count_text(len(figures["buckets"]), "bucket")
         weighed = f", weighed by {figures['weight']}" if figures["weight"] else ""

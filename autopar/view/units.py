@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autopar.partitioner.rates import Rates
 
-__all__ = ["bytes_text", "count_text", "flops_text", "rates_text", "seconds_text", "shape_text", "shorten"]
+__all__ = [
+    "bytes_text",
+    "count_text",
+    "flops_text",
+    "rates_text",
+    "seconds_text",
+    "shape_text",
+    "share_text",
+    "shorten",
+]
 
 
 def bytes_text(count: int) -> str:
@@ -73,6 +83,15 @@ def count_text(count: int, noun: str) -> str:
     ('1 bucket', '1,200 nodes')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def share_text(share: float) -> str:
+    """A share of a whole in percent, which is all of it only where nothing is missing.
+
+    >>> share_text(1.0), share_text(0.9996), share_text(0.93), share_text(0.0001)
+    ('100%', '99%', '93%', '0%')
+    """
+    return f"{math.floor(100 * share + 1e-9)}%"
 
 
 def shorten(text: str, length: int) -> str:

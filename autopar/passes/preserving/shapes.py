@@ -80,7 +80,7 @@ class _Recorder(fx.Interpreter):
         changes: dict[str, Any] = {"flops": self.counter.total - before}
         if n.op != "output":
             changes["nbytes"] = sum(t.numel() * t.element_size() for t in tensors)
-        if isinstance(result, torch.Tensor):
+        if isinstance(result, torch.Tensor) and not result.is_nested:  # which has no one shape
             changes |= {
                 "shape": tuple(result.shape),
                 "dtype": str(result.dtype).removeprefix("torch."),
