@@ -11,7 +11,7 @@ from typing import Any
 import rich_click as click
 
 from autopar.cli.completion import files
-from autopar.cli.options import compile_options, debug_option, json_option, read_options
+from autopar.cli.options import compile_options, debug_option, json_option
 from autopar.cli.runs import read_run, read_run_remarks, refuse_compiling
 from autopar.cli.terminal import results
 
@@ -34,14 +34,7 @@ def explain(
     passed: str | None,
     analysis: str | None,
     as_json: bool,
-    strategy: str | None,
-    model: str | None,
-    inputs: tuple[str, ...],
-    capture: str,
-    pipeline: str | None,
-    bucket_cap_mb: float | None,
-    weight: str | None,
-    pairs: tuple[str, ...],
+    how: dict[str, Any],
 ) -> None:
     """Say what of a model stays opaque: each piece with its size, the line that forced it, and a way to free it.
 
@@ -56,17 +49,7 @@ def explain(
         from autopar.view.graph_json import graph_document
         from autopar.view.remarks import remark_records
 
-        compiled = compile_script(
-            Request(
-                spec=target,
-                model=model,
-                strategy=strategy,
-                options=read_options(pairs, bucket_cap_mb, weight),
-                inputs=inputs,
-                capture=capture,
-                pipeline=pipeline,
-            )
-        )
+        compiled = compile_script(Request(spec=target, **how))
         document = graph_document(compiled.compilation, strategy=compiled.strategy.name)
         records = remark_records(compiled.compilation.remarks)
     from autopar.view.remarks import matching

@@ -43,6 +43,7 @@ _COMMANDS = (
         "diff", "autopar.cli.diff", "Say what differs between two runs of transform; exit code 1 where anything does."
     ),
     LazyCommand("bisect", "autopar.cli.bisect", "Find the first pass with which a command of yours fails."),
+    LazyCommand("init", "autopar.cli.init", "Begin a [tool.autopar] section in the pyproject.toml of this folder."),
     LazyCommand("passes", "autopar.cli.passes", "List passes and pipelines, or say all about one pass."),
     LazyCommand(
         "doctor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
@@ -94,8 +95,16 @@ def with_rates(document: dict[str, Any], rates: dict[str, str]) -> None:
     document["rates"] = Rates.from_json(document["rates"]).given(rates).to_json()
 
 
-def compile_options(command: F) -> F:
-    """What a compilation needs besides the file."""
+def compile_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a compilation needs besides the file; it comes to the command together, as the ``how`` of a ``Request``."""
+
+    @wraps(command)
+    def together(**values: Any) -> Any:
+        options = read_options(values.pop("pairs"), values.pop("bucket_cap_mb"), values.pop("weight"))
+        how = {name: values.pop(name) for name in ("strategy", "model", "inputs", "capture", "pipeline")}
+        return command(how={**how, "options": options}, **values)
+
+    decorated = together
     for decorate in reversed(
         (
             click.option(
@@ -125,8 +134,8 @@ def compile_options(command: F) -> F:
             click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the strategy."),
         )
     ):
-        command = decorate(command)
-    return command
+        decorated = decorate(decorated)
+    return decorated
 
 
 def read_options(pairs: tuple[str, ...], bucket_cap_mb: float | None, weight: str | None = None) -> dict[str, Any]:

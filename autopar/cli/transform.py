@@ -14,7 +14,6 @@ from autopar.cli.options import (
     debug_option,
     json_option,
     rate_option,
-    read_options,
     with_rates,
     world_size_option,
 )
@@ -36,14 +35,7 @@ __all__ = ["transform"]
 @debug_option
 def transform(
     file: str,
-    strategy: str | None,
-    model: str | None,
-    inputs: tuple[str, ...],
-    capture: str,
-    pipeline: str | None,
-    bucket_cap_mb: float | None,
-    weight: str | None,
-    pairs: tuple[str, ...],
+    how: dict[str, Any],
     world_size: int | None,
     rates: dict[str, str],
     output: str,
@@ -63,20 +55,7 @@ def transform(
     folder = Path(output)
     check_folder(folder)
     compiled = compile_script(
-        Request(
-            spec=file,
-            model=model,
-            strategy=strategy,
-            options=read_options(pairs, bucket_cap_mb, weight),
-            inputs=inputs,
-            capture=capture,
-            world_size=world_size,
-            rates=rates,
-            pipeline=pipeline,
-            plan=plan,
-            folder=folder,
-            **steering,
-        )
+        Request(spec=file, **how, world_size=world_size, rates=rates, plan=plan, folder=folder, **steering)
     )
     from autopar.view.graph_json import graph_document
     from autopar.view.remarks import remark_records, write_remarks

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from autopar.cli.completion import files
 from autopar.cli.configuration import flags_given
-from autopar.cli.options import compile_options, debug_option, json_option, read_options
+from autopar.cli.options import compile_options, debug_option, json_option
 from autopar.cli.pass_options import plugin_option
 from autopar.cli.terminal import note, results
 
@@ -46,14 +46,7 @@ _PRINTED = (
 @debug_option
 def verify(
     file: str,
-    strategy: str | None,
-    model: str | None,
-    inputs: tuple[str, ...],
-    pipeline: str | None,
-    bucket_cap_mb: float | None,
-    weight: str | None,
-    pairs: tuple[str, ...],
-    capture: str,
+    how: dict[str, Any],
     nproc: int,
     steps: int,
     optimizer: str,
@@ -71,29 +64,27 @@ def verify(
     """
     if program is not None:
         _refuse_flags()
-        strategy, pipeline, plan, bucket_cap_mb, weight = None, None, None, None, None
-        pairs, capture = (), "auto"
+        how = {"model": how["model"], "inputs": how["inputs"]}
+        plan = None
     note("Loading PyTorch")
     from autopar.cli.compiling import Request, resolve_request
     from autopar.verification import Settings, verify_source
     from autopar.verification.sources import PrintedSource, ScriptSource
 
-    options = read_options(pairs, bucket_cap_mb, weight)
-    chosen, given = resolve_request(
-        Request(spec=file, strategy=strategy, options=options, pipeline=pipeline, plan=plan, capture=capture)
-    )
+    request = Request(spec=file, **how, plan=plan)
+    chosen, given = resolve_request(request)
     settings = Settings(
         strategy=chosen.name,
-        options=options,
-        pipeline=pipeline,
+        options=request.options,
+        pipeline=request.pipeline,
         plan=given,
-        capture=capture,
+        capture=request.capture,
         nproc=nproc,
         steps=steps,
         optimizer=optimizer.lower(),
         lr=lr,
     )
-    source = ScriptSource(spec=file, model=model, inputs=inputs, loss=loss)
+    source = ScriptSource(spec=file, model=request.model, inputs=request.inputs, loss=loss)
     printed = None if program is None else PrintedSource(path=program, loss=loss)
     report = verify_source(source, settings, printed=printed, progress=note)
     if as_json:

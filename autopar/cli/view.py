@@ -14,7 +14,6 @@ from autopar.cli.options import (
     compile_options,
     debug_option,
     rate_option,
-    read_options,
     with_rates,
     world_size_option,
 )
@@ -51,14 +50,7 @@ def view(
     form: str,
     before: bool,
     trace: str | None,
-    strategy: str | None,
-    model: str | None,
-    inputs: tuple[str, ...],
-    capture: str,
-    pipeline: str | None,
-    bucket_cap_mb: float | None,
-    weight: str | None,
-    pairs: tuple[str, ...],
+    how: dict[str, Any],
     world_size: int | None,
     rates: dict[str, str],
 ) -> None:
@@ -73,19 +65,7 @@ def view(
     else:
         from autopar.cli.compiling import Request, compile_script
 
-        compiled = compile_script(
-            Request(
-                spec=file,
-                model=model,
-                strategy=strategy,
-                options=read_options(pairs, bucket_cap_mb, weight),
-                inputs=inputs,
-                capture=capture,
-                world_size=world_size,
-                rates=rates,
-                pipeline=pipeline,
-            )
-        )
+        compiled = compile_script(Request(spec=file, **how, world_size=world_size, rates=rates))
         from autopar.view.graph_json import graph_document
 
         document = graph_document(compiled.compilation, strategy=compiled.strategy.name, world_size=world_size)
