@@ -11,7 +11,7 @@ from tests.cli.conftest import MODEL, Command
 
 FILES = {
     "model.py": MODEL,
-    "two.py": "from torch import nn\n\none, other = nn.Linear(4, 2), nn.Linear(4, 2)\n",
+    "two.py": "from torch import nn\n\none = nn.Linear(4, 2)\nother = nn.Linear(4, 2)\n",
     "none.py": "x = 1\n",
     "arguments.py": "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, size): ...\n",
     "broken.py": "class Net(:\n",
