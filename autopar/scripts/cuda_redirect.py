@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,6 +26,7 @@ from autopar.scripts.patching import Patches
 
 __all__ = ["cuda_means_cpu", "names_cuda"]
 
+_DISTRIBUTED = os.path.dirname(dist.__file__) + os.sep
 _CUDA = re.compile(r"cuda(:\d+)?")
 
 
@@ -51,7 +54,7 @@ def cuda_means_cpu(announce: Callable[[], None] = lambda: None) -> Iterator[None
 
     def noted() -> None:
         # torch.compile traces this as well, and cannot trace what announces.
-        if not torch.compiler.is_compiling() and not said:
+        if not torch.compiler.is_compiling() and not said and not _of_a_group():
             said.append(True)
             announce()
 
@@ -65,6 +68,14 @@ def cuda_means_cpu(announce: Callable[[], None] = lambda: None) -> Iterator[None
         patches.set(threading.Thread, "run", lambda thread: _within(_Redirect(noted), run, thread))
         with _Redirect(noted):
             yield
+
+
+def _of_a_group() -> bool:
+    """Whether a process group is being made, which names every kind of device that its backend is for."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame.f_code.co_filename.startswith(_DISTRIBUTED)
 
 
 def _within(mode: TorchFunctionMode, function: Callable[..., Any], *args: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from autopar.scripts.cuda_redirect import cuda_means_cpu
@@ -87,6 +88,15 @@ def test_other_devices_and_values_pass() -> None:
     with cuda_means_cpu(lambda: said.append(True)):
         assert torch.zeros(1, device="meta").to(torch.float64).device.type == "meta"
         assert torch.zeros(1).to(torch.ones(1, dtype=torch.int64)).dtype == torch.int64
+    assert not said
+
+
+def test_a_process_group_is_not_announced(tmp_path: Path) -> None:
+    """It names every kind of device that its backend is for, whatever the script uses."""
+    said: list[bool] = []
+    with cuda_means_cpu(lambda: said.append(True)):
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+        dist.destroy_process_group()
     assert not said
 
 
