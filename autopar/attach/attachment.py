@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autopar import compat, ops
+from autopar.attach.fallback import or_whole
 from autopar.calls import Entry, Facts, call_key, flags
 from autopar.capture import ladder
 from autopar.compilation import Compilation, compile_program
@@ -111,7 +112,7 @@ class Attachment:
             return self._follow_printed(self.printed, args, kwargs)
 
         def attempt(plan: Plan | None, rates: Rates | None = None, captured: Program | None = None) -> Compilation:
-            with telling(slow_capture(compat.original_class(model).__name__)):
+            def compiled(front_end: str | None) -> Compilation:
                 return compile_program(
                     model,
                     args,
@@ -122,10 +123,15 @@ class Attachment:
                     world_size=executor.world_size,
                     replicas=executor.replicas,
                     rates=rates,
-                    captured=captured,
+                    captured=captured if front_end is None else None,
                     gate=self.gate,
-                    capture=capture or self.capture,
+                    capture=front_end or capture or self.capture,
                 )
+
+            with telling(slow_capture(compat.original_class(model).__name__)):
+                if self.pipeline is not None or (capture or self.capture) != "auto":
+                    return compiled(None)  # what was asked for, or an error
+                return or_whole(model, args, kwargs, compiled)
 
         if self.compilation is None:
             self.compilation = executor.agree(attempt)

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import autopar
+from autopar.errors import PassError
+from autopar.passes.base import PassContext, PassResult
+from autopar.program import Program
 
 
 class Transforms(nn.Module):
@@ -80,3 +85,48 @@ def test_trains_as_without(build: Callable[[], nn.Module]) -> None:
     for expected, got in zip(*found, strict=True):
         assert (got is None) == (expected is None)
         assert got is None or torch.equal(got, expected)
+
+
+@autopar.register_pass
+class TakesNoLinear:
+    """A pass with a defect: it fails on whatever was taken apart."""
+
+    name: ClassVar[str] = "takes-no-linear"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        if program.front_end != "opaque":
+            raise ZeroDivisionError("none at all")
+        return PassResult(program, changed=False)
+
+
+class Defective(autopar.DDP):
+    """Has that pass in its pipeline."""
+
+    def pipeline(self) -> str:
+        return f"{super().pipeline()},takes-no-linear"
+
+
+def test_a_defect_of_a_pass_does_not_stop_training() -> None:
+    """The model runs whole, and a warning says what failed; where a pipeline was asked for it is an error."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    model, x = autopar.parallelize(copy.deepcopy(plain), Defective()), torch.randn(4, 8)
+    with pytest.warns(UserWarning, match=r"could not compile Sequential, which runs as it is .*ZeroDivisionError"):
+        model(x).sum().backward()
+    plain(x).sum().backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    asked = autopar.parallelize(plain, autopar.DDP(), pipeline=Defective().pipeline())
+    with pytest.raises(PassError, match="takes-no-linear"):
+        asked(x)
+
+
+def test_an_error_of_the_model_is_the_model_s() -> None:
+    """It is raised as it is, and not taken for a defect."""
+    model = autopar.parallelize(nn.Linear(8, 2), "ddp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            model(torch.randn(4, 7))
