@@ -19,6 +19,7 @@ __all__ = [
     "functional_collectives",
     "gloo_backend",
     "group_timeout",
+    "make_store_each_round",
     "prefix_store",
     "reduce_scatter_single",
     "set_cpu_backend",
@@ -94,6 +95,24 @@ def set_launcher_store(store: Any, rendezvous: Any) -> None:
     """
     rendezvous.TCPStore = store
     torch.distributed.TCPStore = store  # type: ignore[attr-defined]
+
+
+def make_store_each_round(rendezvous: Any) -> None:
+    """Lets torchrun make a store for each start of its ranks; for a process that only launches (2.11-2.13).
+
+    It keeps the first one otherwise, and restarted ranks may find the addresses of those before them there.
+
+    Args:
+        rendezvous: the module ``torch.distributed.elastic.rendezvous.dynamic_rendezvous``.
+    """
+    handler = rendezvous.DynamicRendezvousHandler
+    original = handler.next_rendezvous
+
+    def next_rendezvous(self: Any) -> Any:
+        self._shared_tcp_store_server = self._bootstrap_store_info = None
+        return original(self)
+
+    handler.next_rendezvous = next_rendezvous
 
 
 def checkpoint_records(metadata: Any, filesystem: Any) -> dict[tuple[str, str], Any]:

@@ -208,7 +208,6 @@ class Plan:
             PlanError: naming the first parameter that differs.
         """
         mine = {spec.name: spec for spec in self.parameters}
-        self._check_buckets(mine)
         theirs = {spec.name: spec for spec in actual}
         mend = "Run `autopar transform` again for this model."
         for name in dict.fromkeys([*mine, *theirs]):
@@ -222,6 +221,7 @@ class Plan:
                     f"{planned.dtype}{list(planned.shape)} and is {found.dtype}{list(found.shape)}.",
                     mend=mend,
                 )
+        self._check_buckets(mine)
 
     def _check_buckets(self, parameters: Mapping[str, ParameterSpec]) -> None:
         carried: list[str] = []

@@ -6,9 +6,11 @@ import atexit
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from autopar import compat
 from autopar.errors import LaunchError
@@ -85,7 +87,8 @@ def join(device: torch.device, *, timeout: float, process_group: dist.ProcessGro
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+            patience = timedelta(seconds=timeout)
+            dist.init_process_group(backend, timeout=patience, **_store_of_this_start(patience))
         except (RuntimeError, ValueError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise LaunchError(
@@ -98,6 +101,19 @@ def join(device: torch.device, *, timeout: float, process_group: dist.ProcessGro
     assert handle is not None
     limit = compat.group_timeout(handle) or timeout
     return Group(handle, dist.get_rank(handle), dist.get_world_size(handle), limit)
+
+
+def _store_of_this_start(patience: timedelta) -> dict[str, Any]:
+    """Arguments of ``init_process_group`` with which restarted ranks do not find the addresses of those before them.
+
+    torchrun keeps one store for all starts of a host. Hosts count their starts each for itself.
+    """
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if start == "0" or not shared or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return {}
+    store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
+    return {"store": compat.prefix_store(f"start_{start}", store), "rank": rank, "world_size": size}
 
 
 def _leave() -> None:

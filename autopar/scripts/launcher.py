@@ -19,7 +19,7 @@ from torch.distributed import DistError
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
-from torch.distributed.elastic.rendezvous import RendezvousError, c10d_rendezvous_backend
+from torch.distributed.elastic.rendezvous import RendezvousError, c10d_rendezvous_backend, dynamic_rendezvous
 
 from autopar import compat
 from autopar.runtime.loopback import LoopbackStore
@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> NoReturn:
     options = torchrun.parse_args(rest)
     if options.standalone and not options.local_addr:
         _stay_on_loopback(options)
+    compat.make_store_each_round(dynamic_rendezvous)
     if not debug and not options.max_restarts:  # between restarts nobody else says what happened
         _quieten()
     try:

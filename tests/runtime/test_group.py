@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import autopar
 from autopar.errors import LaunchError, UsageError
-from autopar.runtime.group import join, launched_world_size
+from autopar.runtime.group import _store_of_this_start, join, launched_world_size
 from tests.runtime.pairs import Ranks, differences, local_mean
 
 
@@ -226,3 +227,21 @@ class _First(nn.Module):
 def test_unparallelize_ends_communication(ranks: Ranks) -> None:
     """Afterwards gradients are local, and no hook of ours is left."""
     assert ranks(unparallelized, 2) == [(True, True)] * 2
+
+
+@pytest.mark.parametrize(("start", "hosts", "place"), [("0", 1, "key"), ("2", 1, "start_2/key"), ("2", 2, "key")])
+def test_a_restart_does_not_see_what_earlier_starts_left(
+    start: str, hosts: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's store outlives the ranks: addresses that are in it may be those of ranks that died."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    environment = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "RANK": 0, "WORLD_SIZE": hosts, "LOCAL_WORLD_SIZE": 1,
+        "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": start,
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    arguments = _store_of_this_start(timedelta(seconds=10))
+    own = arguments.get("store", store)
+    own.set("key", "address")
+    assert store.check([place])
