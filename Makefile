@@ -15,7 +15,7 @@ CASES ?= 10000
 
 VENV := .venv
 READY := $(VENV)/.ready
-TRAINERS := $(VENV)/.trainers
+TRAINERS := .venv-integrations
 RUN := $(VENV)/bin/python
 
 # A checkout has its own .venv; what the calling shell has set up must not leak into it.
@@ -64,8 +64,8 @@ parity: $(READY) ## torch's own DDP tests on the drop-in, 2 and 3 ranks; writes 
 zoo: $(READY) ## all models of other libraries against eager and DDP; writes docs/coverage.md
 	@$(RUN) -W ignore -m tests.zoo $(ARGS)
 
-integrations: $(TRAINERS) ## trainers of other libraries on the drop-in, bit for bit against DDP
-	@$(RUN) -m pytest -q tests/integrations $(PYTEST)
+integrations: $(TRAINERS)/.ready ## trainers of other libraries on the drop-in, bit for bit against DDP
+	@$(TRAINERS)/bin/python -m pytest -q tests/integrations $(PYTEST)
 
 docs: $(READY) ## what pages show of the tool's output, and their pictures, made anew by the tool itself
 	@for name in gpt resnet; do \
@@ -76,7 +76,7 @@ docs: $(READY) ## what pages show of the tool's output, and their pictures, made
 	@echo "docs/pictures: $$(ls docs/pictures | tr '\n' ' ')"
 
 clean: ## remove .venv, caches and build output
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRAINERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted installation starts again. `python -m` everywhere
@@ -88,7 +88,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,examples,zoo]' </dev/null
 	@touch $@
 
-$(TRAINERS): $(READY)
-	@echo "Installing accelerate and lightning into $(VENV)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[integrations]' </dev/null
+# Of their own: the trainers import torchvision where it is installed, which fails beside a torch without CUDA.
+$(TRAINERS)/.ready: pyproject.toml constraints.txt $(READY)
+	@$(TRAINERS)/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(TRAINERS)
+	@echo "Installing autopar and the trainers into $(TRAINERS)"
+	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(PIP_FLAGS) -c constraints.txt -e '.[dev,integrations]' </dev/null
 	@touch $@

@@ -135,7 +135,7 @@ def _write(
     text = [f'{_INDENT}"""{docstring}"""'] if docstring else []
     nested = replica_graph(program)
     if program.signature.out_spec is None and nested is None:
-        return _opaque(imports, text)
+        return _opaque(program, imports, text)
     before: list[str] = []
     special: dict[str, Expr] = {}
     if nested is not None and program.signature.out_spec is None:
@@ -232,11 +232,12 @@ def _whole(program: Program, variables: Variables, scope: Scope, imports: Import
     ]
 
 
-def _opaque(imports: Imports, text: list[str]) -> list[str]:
+def _opaque(program: Program, imports: Imports, text: list[str]) -> list[str]:
+    inside = "; the functions above stand for submodules inside of it" if program.islands else ""
     script = imports.member("autopar.emit", "script")
     return [
         "def forward(self, *args, **kwargs):",
         *text,
-        f"{_INDENT}# The whole model is one opaque call.",
+        f"{_INDENT}# The whole model is one opaque call{inside}.",
         f"{_INDENT}return {script}.eager_forward(self, *args, **kwargs)",
     ]
