@@ -102,13 +102,7 @@ def batch_norm(
         input: tensor of shape (N, C, ...).
         weight, bias: tensors of shape (C,), or None.
     """
-    factor = _counted(module, input)
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    tracked = not module.training or module.track_running_stats
-    mean = module.running_mean if tracked else None
-    variance = module.running_var if tracked else None
-    from_batch = module.training or (module.running_mean is None and module.running_var is None)
-    return F.batch_norm(input, mean, variance, weight, bias, from_batch, factor, module.eps)
+    return _normalised(module, input, weight, bias, F.batch_norm)
 
 
 def sync_batch_norm(
@@ -119,9 +113,11 @@ def sync_batch_norm(
     Args:
         module, input, weight, bias: see ``batch_norm``.
     """
-    shared = None if _sharing.alone or not module.training else _sharing.statistics.get(module)
+    shared = _sharing.statistics.get(module) if module.training else None
     if shared is None:
         return batch_norm(module, input, weight, bias)
+    if _sharing.alone:
+        return _normalised(module, input, weight, bias, _of_any_batch)
     return shared(module, input, weight, bias, _counted(module, input))
 
 
@@ -144,12 +140,45 @@ def shares_statistics(module: nn.Module) -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within this block, in all threads, ``sync_batch_norm`` is ``batch_norm``: a model runs on this rank alone."""
+    """Within this block, in all threads, ``sync_batch_norm`` asks nobody: a model runs on this rank alone.
+
+    It is ``batch_norm`` then, but takes one value a channel, too, which can be a rank's part of a batch.
+    """
     before, _sharing.alone = _sharing.alone, True
     try:
         yield
     finally:
         _sharing.alone = before
+
+
+def _normalised(
+    module: nn.Module,
+    input: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    normalise: Callable[..., torch.Tensor],
+) -> torch.Tensor:
+    factor = _counted(module, input)
+    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    tracked = not module.training or module.track_running_stats
+    mean = module.running_mean if tracked else None
+    variance = module.running_var if tracked else None
+    from_batch = module.training or (module.running_mean is None and module.running_var is None)
+    return normalise(input, mean, variance, weight, bias, from_batch, factor, module.eps)
+
+
+def _of_any_batch(
+    input: torch.Tensor,
+    mean: torch.Tensor | None,
+    variance: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    from_batch: bool,
+    factor: float,
+    eps: float,
+) -> torch.Tensor:
+    """``F.batch_norm`` without the check of the number of values a channel."""
+    return torch.batch_norm(input, weight, bias, mean, variance, from_batch, factor, eps, torch.backends.cudnn.enabled)
 
 
 def _counted(module: nn.Module, input: torch.Tensor) -> float:

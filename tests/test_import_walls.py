@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "calls": {"compat", "program"},
     "islands": {"calls", "compat", "program"},
     "capture": {
-        "calls", "collector", "compat", "errors", "guards", "islands", "program", "progress", "regions", "structure",
+        "calls", "collector", "compat", "errors", "guards", "islands", "ops", "program", "progress", "regions",
+        "structure",
     },
     "replica_modules": {"compat", "errors"},
     "replica_ops": {"compat", "errors", "partitioner", "replica_modules"},

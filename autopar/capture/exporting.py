@@ -25,7 +25,7 @@ from autopar.capture.exported_graph import ExportRefusedError, adopt, attribute,
 from autopar.capture.exported_sizes import size_conditions
 from autopar.capture.gate import Step
 from autopar.capture.recorder import DRAWS
-from autopar.capture.rules import reason_to_keep_whole
+from autopar.capture.rules import reason_to_ask_other_ranks, reason_to_keep_whole
 from autopar.capture.source import one_line
 from autopar.capture.state import ModelState
 from autopar.capture.streams import RandomStreams
@@ -151,7 +151,7 @@ def _refuse_beforehand(model: nn.Module, eager: Step) -> None:
         changed = sorted({name for names in eager.changed.values() for name in names})
         raise ExportRefusedError(f"its forward changes the attribute {', '.join(map(repr, changed))}")
     for path, module in model.named_modules():
-        reason = reason_to_keep_whole(module, hooks=module is not model)
+        reason = reason_to_keep_whole(module, hooks=module is not model) or reason_to_ask_other_ranks(module)
         if reason is not None:
             raise ExportRefusedError(f"of its submodule {path} ({reason})" if path else reason)
 

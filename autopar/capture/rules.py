@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopar import compat
+from autopar import compat, ops
 from autopar.capture.frames import Rules
 from autopar.capture.recorder import Recorder
 from autopar.capture.state import ModelState
 from autopar.capture.watch import Patches
 
-__all__ = ["RecordingRules", "reason_to_keep_whole"]
+__all__ = ["RecordingRules", "reason_to_ask_other_ranks", "reason_to_keep_whole"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # Modules of torch.nn that are made of others, or of operations on their own parameters.
@@ -38,7 +38,10 @@ class RecordingRules(Rules):
     def decide(self, module: nn.Module) -> tuple[bool, str | None]:
         """Whether it is one call whatever its forward does, and for what reason if that is a loss."""
         reason = reason_to_keep_whole(module)
-        return reason is not None or (_is_simple(module) and torch.is_grad_enabled()), reason
+        if reason is None and _is_simple(module) and torch.is_grad_enabled():
+            return True, None
+        reason = reason or reason_to_ask_other_ranks(module)
+        return reason is not None, reason
 
     def run_whole(
         self, module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -94,6 +97,16 @@ def reason_to_keep_whole(module: nn.Module, *, hooks: bool = True) -> str | None
         return "it has hooks"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
+    return None
+
+
+def reason_to_ask_other_ranks(module: nn.Module) -> str | None:
+    """Why operations cannot stand for a module's forward that other ranks take part in; None where none does.
+
+    They would be those of a capture, in which every rank is alone.
+    """
+    if isinstance(module, nn.SyncBatchNorm) or ops.shares_statistics(module):
+        return "it takes its statistics over all ranks"
     return None
 
 

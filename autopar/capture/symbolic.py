@@ -19,7 +19,7 @@ from autopar.capture.call import Call, input_names
 from autopar.capture.frames import Frame, Refusal, python_streams
 from autopar.capture.recorded import Recorded
 from autopar.capture.recorder import DRAWS, Recorder
-from autopar.capture.rules import RecordingRules, reason_to_keep_whole
+from autopar.capture.rules import RecordingRules, reason_to_ask_other_ranks, reason_to_keep_whole
 from autopar.capture.sizes import Size
 from autopar.capture.source import forward_line
 from autopar.capture.state import ModelState
@@ -62,7 +62,7 @@ class Recording:
         Raises:
             Exception: whatever the model raises.
         """
-        reason = reason_to_keep_whole(self.model, hooks=False)
+        reason = reason_to_keep_whole(self.model, hooks=False) or reason_to_ask_other_ranks(self.model)
         forward = compat.original_class(self.model).forward
         args, kwargs = self.call.fill(inputs)
         if reason is not None:

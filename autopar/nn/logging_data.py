@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
+from torch import nn
 
 if TYPE_CHECKING:
     from autopar.nn.distributed import DistributedDataParallel
@@ -36,6 +37,7 @@ def logging_data(ddp: DistributedDataParallel) -> dict[str, Any]:
         "dtypes": ", ".join(sorted({_ctype(str(p.dtype)) for p in trainable})),
         "iteration": ddp.iteration,
         "unused_parameter_size": ddp.unused_bytes,
+        "has_sync_bn": int(any(isinstance(module, nn.SyncBatchNorm) for module in ddp.module.modules())),
         "has_error": int(bool(ddp.error)),
         "error": ddp.error,
     }

@@ -7,6 +7,7 @@ squared deviations and the count of its batch, which are merged without cancella
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from autopar import ops
+from autopar import compat, ops
 from autopar.errors import OptionError
 from autopar.runtime.collectives import Collectives
 
@@ -34,6 +35,9 @@ class SharedNorms:
         every: all of its batch norms, and not only those of ``nn.SyncBatchNorm``.
         connect: makes the collectives, for the process group that a module names, or for all ranks; None where a rank
             is alone.
+
+    Raises:
+        OptionError: one of them normalises in a forward of its own, which cannot be made to share.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class SharedNorms:
     ) -> None:
         kind = nn.modules.batchnorm._BatchNorm if every else nn.SyncBatchNorm
         self._names = {module: name for name, module in model.named_modules() if isinstance(module, kind)}
+        self._refuse_own_forwards()
         self._connect = None if connect is None else functools.cache(connect)
         ops.share_statistics(self._names, None if connect is None else self)
         _serve(self._names)
@@ -70,6 +75,19 @@ class SharedNorms:
         label = f"the statistics of {self._names.get(module) or type(module).__name__}"
         output: torch.Tensor = _Normalise.apply(input, weight, bias, *running, module.eps, factor, collectives, label)
         return output
+
+    def _refuse_own_forwards(self) -> None:
+        """Subclasses share where their forward calls torch's, and not where it repeats what that does."""
+        for module, name in self._names.items():
+            forward = compat.original_class(module).forward
+            code = inspect.unwrap(forward).__code__
+            if not forward.__module__.startswith("torch.nn.") and "forward" not in code.co_names:
+                raise OptionError(
+                    f"{name or 'The model'} ({compat.original_class(module).__name__}) cannot share its statistics.",
+                    why="Its forward normalises by itself and does not call that of torch's batch norm.",
+                    mend="Convert it to a subclass of nn.SyncBatchNorm that does "
+                    "(for timm: timm.layers.convert_sync_batchnorm).",
+                )
 
     def refuse_compilation(self) -> None:
         """Says that these modules cannot run under ``torch.compile``, where there are any.

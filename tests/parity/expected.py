@@ -4,21 +4,10 @@ from __future__ import annotations
 
 __all__ = ["EXCLUDED", "OVER_GLOO", "SLOW"]
 
-_SYNC_BN = "needs SyncBatchNorm, which runs on GPUs only"
 _REDUCER = "reads `reducer` or `logger`, objects of torch's C++ code"
 
 EXCLUDED: dict[str, str] = {
-    "test_DistributedDataParallel_SyncBatchNorm": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_2D_Input": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_Channels_Last": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_Diff_Input_Sizes_Running_Value": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_Diff_Input_Sizes_gradient": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_No_Affine": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_Single_Input_Per_Process": _SYNC_BN,
-    "test_DistributedDataParallel_SyncBatchNorm_half": _SYNC_BN,
     "test_ddp_inference": "wraps a SyncBatchNorm; its first forward with gradients is on one rank alone",
-    "test_ddp_uneven_inputs_stop_iteration_sync_bn": _SYNC_BN,
-    "test_sync_bn_logged": _SYNC_BN,
     "test_DistributedDataParallel_non_default_stream": "needs CUDA streams",
     "test_ddp_device": "expects inputs on CUDA devices",
     "test_ddp_logging_data_gpu": "expects a CUDA device in the logging data",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -59,12 +60,12 @@ def train(model: nn.Module, steps: Sizes, rank: int | None) -> None:
         optimizer.step()
 
 
-def apart(one: nn.Module, other: nn.Module) -> dict[str, float]:
+def apart(one: nn.Module, other: nn.Module, bound: float = BOUND) -> dict[str, float]:
     """The relative difference of each parameter and buffer that differs by more than the bound."""
     found = {}
     for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         difference = float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3))
-        if difference > BOUND:
+        if difference > bound:
             found[name] = difference
     return found
 
@@ -104,6 +105,59 @@ def evaluates(mine: nn.Module, alone: nn.Module) -> bool:
     batch = images(9, 4)
     with torch.no_grad():
         return torch.allclose(mine(batch), alone(batch), rtol=1e-9)
+
+
+class Activated(nn.BatchNorm2d):
+    """A subclass that does more, as libraries have them."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalised, and never negative."""
+        return super().forward(input).relu()
+
+
+class ByItself(nn.BatchNorm2d):
+    """A subclass that repeats what torch does."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As torch's."""
+        return F.batch_norm(input, None, None, self.weight, self.bias, True)
+
+
+class Tracking(nn.Module):
+    """Its statistics come from a forward without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.SyncBatchNorm(2), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Two numbers for each image."""
+        with torch.no_grad():
+            x = self.norm(x)
+        return self.head(x.mean((2, 3)))
+
+
+def placed_oddly() -> dict[str, Any]:
+    """A norm as the whole model, subclasses, one in a part without gradients; one value a channel on each rank."""
+    dist.init_process_group("gloo")
+    rank, found = dist.get_rank(), {}
+    subclass = nn.Sequential(nn.Conv2d(2, 4, 3), Activated(4))
+    models = {"root": nn.SyncBatchNorm(2), "subclass": subclass, "part": Tracking()}
+    for name, model in models.items():
+        alone = copy.deepcopy(model).double()
+        for norm in [alone, *alone.modules()]:
+            if type(norm) is nn.SyncBatchNorm:
+                norm.__class__ = nn.BatchNorm2d
+        mine = autopar.parallelize(model.double(), "ddp", sync_batch_norm=True)
+        train(alone, [[5, 3]] * 3, None)
+        train(mine, [[5, 3]] * 3, rank)
+        found[name] = apart(mine, alone, bound=1e-8)  # sums of numbers near 1000; unshared they differ by a tenth
+    one = autopar.parallelize(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)), "ddp")
+    one(torch.full((1, 2), float(rank))).sum().backward()
+    found["one row"] = bool(one[0].weight.grad.isfinite().all()) and one[1].running_mean.tolist()
+    with pytest.raises(OptionError, match=r"1 \(ByItself\) cannot share its statistics"):
+        autopar.parallelize(nn.Sequential(nn.Conv2d(2, 4, 3), ByItself(4)), "ddp", sync_batch_norm=True)
+    return found
 
 
 def others() -> dict[str, Any]:
@@ -165,3 +219,12 @@ def test_where_else_norms_run() -> None:
     """Eagerly, without gradients, and again in backward; compiled they are refused."""
     for found in run_ranks(others, 2, timeout=100.0):
         assert found == {"drop-in": {}, "no grad": True, "checkpoint": []}
+
+
+def test_norms_in_odd_places_share_too() -> None:
+    """Nothing of a norm that shares becomes a node of plain operations, which would not."""
+    first, second = run_ranks(placed_oddly, 2, timeout=100.0)
+    row = first.pop("one row")
+    assert row
+    assert row == second.pop("one row")
+    assert first == second == {"root": {}, "subclass": {}, "part": {}}
