@@ -11,6 +11,7 @@ are not in it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ class Timeline:
     @property
     def end(self) -> float:
         """When everything is over."""
-        return max([self.computed, *(one.end for one in self.travels)])
+        return max(self.computed, self.travels[-1].end) if self.travels else self.computed
 
 
 def play(costs: Sequence[OperationCost], messages: Sequence[Message], rates: Rates, *, ranks: int) -> Timeline:
@@ -102,7 +103,7 @@ def play(costs: Sequence[OperationCost], messages: Sequence[Message], rates: Rat
         forward.append((now, now + taken))
         now += taken
     turn = now
-    waiting = list(enumerate(messages))
+    waiting = deque(messages)
     travels: list[Travel] = []
     backward = []
     passed: set[int | None] = set()
@@ -112,9 +113,9 @@ def play(costs: Sequence[OperationCost], messages: Sequence[Message], rates: Rat
             backward.append((place, now, now + seconds[place] * passes))
             now += seconds[place] * passes
         passed.add(place)
-        while waiting and waiting[0][1].last in passed:
-            now, free = _send(waiting.pop(0)[1], now, free, travels, rates, ranks)
-    for _, message in waiting:
+        while waiting and waiting[0].last in passed:
+            now, free = _send(waiting.popleft(), now, free, travels, rates, ranks)
+    for message in waiting:
         now, free = _send(message, now, free, travels, rates, ranks)
     return Timeline(forward=tuple(forward), backward=tuple(backward), travels=tuple(travels), turn=turn, computed=now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from autopar.view.units import flops_text
@@ -25,27 +25,37 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
     Returns:
         Path and class of each, such as ``"rnn (LSTM)"``, in the order of forward.
     """
-    matrices = [
-        spec["name"] for spec in (document["plan"] or {"parameters": []})["parameters"] if len(spec["shape"]) > 1
-    ]
+    outside = {node["inside"] for node in document["after"]["nodes"] if node.get("inside") and node["flops"]}
+    owners = _owners(
+        spec["name"] for spec in (document["plan"] or {"parameters": ()})["parameters"] if spec["shape"][1:]
+    )
     found: dict[str, str] = {}
-    outside = {node.get("inside") for node in document["after"]["nodes"] if node["flops"]}
     for node in document["after"]["nodes"]:
-        if (
-            node["flops"]
-            or node["name"] in outside
-            or not (node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT)
-        ):
-            continue
         module = node["module"]
-        if any(not module or name.startswith(f"{module}.") for name in matrices):
+        if node["flops"] or module not in owners or node["name"] in outside:
+            continue
+        if node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT:
             named = f"{module} ({node['class']})" if node["class"] and module else module or document["model"]
             found.setdefault(module, named)
     return list(found.values())
 
 
-def forward_flops_text(document: Mapping[str, Any], total: int) -> str:
-    """The FLOPs of one forward in words, with what they leave out."""
-    missing = uncounted(document)
+def forward_flops_text(total: int, missing: Sequence[str]) -> str:
+    """The FLOPs of one forward in words, with what they leave out.
+
+    Args:
+        total: what was counted.
+        missing: see ``uncounted``.
+    """
     listed = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
     return f"{flops_text(total)} FLOPs a forward" + (f" without {listed}, which is unknown" if missing else "")
+
+
+def _owners(parameters: Iterable[str]) -> set[str]:
+    """All modules that have one of the parameters somewhere inside; the root has any."""
+    found: set[str] = set()
+    for name in parameters:
+        module = name
+        while module and (module := module.rpartition(".")[0]) not in found:
+            found.add(module)
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from autopar.view.rows import ModuleRow
@@ -12,6 +13,7 @@ __all__ = ["Block", "Line", "fold", "lines_of", "range_label"]
 
 _LONGEST_PERIOD = 128  # rows of one repeated block
 _LEAST_REPEATS = 3
+_NUMBER = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,17 @@ def fold(rows: Sequence[ModuleRow], *, most: int) -> list[Line | Block]:
         rows: the modules in forward order.
         most: number of lines that fit.
     """
-    single = [Line(((index,),)) for index in range(len(rows))]
-    if len(single) <= most:
-        return list(single)
-    folded = _fold(single, [_signature(row) for row in rows])
-    for depth in range(max(row.path.count(".") for row in rows), 0, -1):
+    if len(rows) <= most:
+        return [Line(((index,),)) for index in range(len(rows))]
+    kinds = _numbered([_signature(row) for row in rows])
+    paths = [row.path.split(".") for row in rows]
+    for depth in range(max(map(len, paths)), 0, -1):
+        lines = _together([path[:depth] for path in paths])
+        folded = _fold(lines, _numbered([tuple(kinds[index] for index in line.members) for line in lines]))
         if len(lines_of(folded)) <= most:
             return folded
-        lines = _together(single, [row.path.split(".")[:depth] for row in rows])
-        folded = _fold(lines, [tuple(_signature(rows[index]) for index in line.members) for line in lines])
-    if len(lines_of(folded)) <= most:
-        return folded
     size = -(-len(rows) // most)
-    return list(_together(single, [index // size for index in range(len(rows))]))
+    return list(_together([index // size for index in range(len(rows))]))
 
 
 def lines_of(parts: Iterable[Line | Block]) -> list[Line]:
@@ -81,7 +81,7 @@ def range_label(labels: Sequence[str]) -> str:
     >>> range_label(["stem", "head"])
     'stem .. head'
     """
-    split = [re.split(r"(\d+)", label) for label in labels]
+    split = [_NUMBER.split(label) for label in labels]
     first, last = split[0], split[-1]
     if any(len(one) != len(first) or one[::2] != first[::2] for one in split):
         return f"{labels[0]} .. {labels[-1]}"
@@ -101,18 +101,27 @@ def range_label(labels: Sequence[str]) -> str:
 
 
 def _signature(row: ModuleRow) -> tuple[object, ...]:
-    path = re.sub(r"\d+", "#", row.path)
+    path = _NUMBER.sub("#", row.path)
     return (path, row.kinds, row.count, row.flops, row.param_bytes, row.output_bytes, row.opaque, row.recomputed)
 
 
-def _fold(lines: Sequence[Line], signatures: Sequence[object]) -> list[Line | Block]:
+def _numbered(values: Sequence[Hashable]) -> list[int]:
+    """Numbers that are the same where the values are: quick to compare.
+
+    >>> _numbered(["a", "b", "a"])
+    [0, 1, 0]
+    """
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
+
+
+def _fold(lines: Sequence[Line], kinds: Sequence[int]) -> list[Line | Block]:
     """Replaces the longest repeats, outermost first; a block is folded inside as well."""
-    numbers: dict[object, int] = {}
-    kinds = [numbers.setdefault(signature, len(numbers)) for signature in signatures]
+    following = _following(kinds)
     folded: list[Line | Block] = []
     start = 0
     while start < len(lines):
-        period, count = _repeats(kinds, start)
+        period, count = _repeats(kinds, following, start)
         if count < _LEAST_REPEATS:
             folded.append(lines[start])
             start += 1
@@ -127,27 +136,32 @@ def _fold(lines: Sequence[Line], signatures: Sequence[object]) -> list[Line | Bl
     return folded
 
 
-def _repeats(kinds: Sequence[int], start: int) -> tuple[int, int]:
+def _following(kinds: Sequence[int]) -> list[int]:
+    """For each place the next one of the same kind, or the end."""
+    following, seen = [len(kinds)] * len(kinds), dict[int, int]()
+    for place in reversed(range(len(kinds))):
+        following[place] = seen.get(kinds[place], len(kinds))
+        seen[kinds[place]] = place
+    return following
+
+
+def _repeats(kinds: Sequence[int], following: Sequence[int], start: int) -> tuple[int, int]:
     """Period and count of the repetition that begins at ``start`` and saves the most lines."""
     best, saved = (1, 1), 0
-    for period in range(1, min(_LONGEST_PERIOD, (len(kinds) - start) // _LEAST_REPEATS) + 1):
-        if kinds[start + period] != kinds[start]:
-            continue
-        block, count = kinds[start : start + period], 1
+    longest = min(_LONGEST_PERIOD, (len(kinds) - start) // _LEAST_REPEATS)
+    again = following[start]
+    while again - start <= longest:
+        period, count = again - start, 1
+        block = kinds[start:again]
         while kinds[start + count * period : start + (count + 1) * period] == block:
             count += 1
         if count >= _LEAST_REPEATS and period * (count - 1) > saved:
             best, saved = (period, count), period * (count - 1)
+        again = following[again]
     return best
 
 
-def _together(lines: Sequence[Line], keys: Sequence[object]) -> list[Line]:
-    merged: list[Line] = []
-    previous: object = object()
-    for line, key in zip(lines, keys, strict=True):
-        if merged and key == previous:
-            merged[-1] = Line((merged[-1].members + line.members,))
-        else:
-            merged.append(line)
-        previous = key
-    return merged
+def _together(keys: Sequence[object]) -> list[Line]:
+    """A line for each run of neighbours with the same key."""
+    runs = itertools.groupby(range(len(keys)), key=keys.__getitem__)
+    return [Line((tuple(run),)) for _, run in runs]

@@ -41,13 +41,14 @@ def lanes_svg(document: Mapping[str, Any]) -> str:
     rows = module_rows(document, run)
     lines = labelled(fold(rows, most=_MOST_LINES) if rows else [], rows)
     step = predict(document, run)
+    missing = uncounted(document)
     times = times_of(step)
     late = _late(step)
     top = _HEADS + 12 + late
     bottom = top + ROW * max(len(lines), 1)
     clock = _clock(lines, rows, times, step, top, late)
     body = [
-        *_header(document, step),
+        *_header(document, step, missing),
         *draw_strip(step, _STRIP),
         *_heads(),
         *_after_backward(step, top, late),
@@ -55,15 +56,16 @@ def lanes_svg(document: Mapping[str, Any]) -> str:
             f'<rect class="even" x="12" y="{top + s * ROW}" width="{WIDTH - 24}" height="{ROW}"/>'
             for s in range(0, len(lines), 2)
         ),
-        *draw_lines(lines, rows, times, top),
         *draw_wire(document, step, clock, top - late, bottom),
-        *_footer(document, step, bottom),
+        *draw_lines(lines, rows, times, top),  # over the threads of the wire, so that no word is crossed out
+        *_footer(document, step, missing, bottom, folded=any(one.line is None for one in lines)),
     ]
     height = bottom + 82
     return "\n".join(
         [
+            # Never wider than its window, whatever shows it.
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-            f'viewBox="0 0 {WIDTH} {height}" role="img">',
+            f'style="max-width:100%;height:auto" viewBox="0 0 {WIDTH} {height}" class="plan" role="img">',
             f"<title>{safe(str(document['model']))}: the {safe(document['strategy'])} plan</title>",
             f"<style>{STYLE}</style>",
             '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -99,17 +101,22 @@ def _clock(
     return Clock(tuple(marks))
 
 
-def _header(document: Mapping[str, Any], step: Step) -> Iterator[str]:
+def _header(document: Mapping[str, Any], step: Step, missing: Sequence[str]) -> Iterator[str]:
     known = document["world_size"]
-    ranks = f", {count_text(known, 'rank')}" if known else ""
+    ranks = f" on each of {count_text(known, 'rank')}" if known and known > 1 else ""
     plan = document["plan"] or {"buckets": [], "options": {}}
     replicas, weight = plan["options"].get("replicas"), plan["options"].get("weight")
-    yield text(NAME, 34, fit(f"{document['model']}: {document['strategy']}{ranks}", 1200, 18), css="title")
+    yield text(
+        NAME,
+        34,
+        fit(f"One training step of {document['model']}{ranks} ({document['strategy']})", 1200, 18),
+        css="title",
+    )
     whole = sum(bucket["nbytes"] for bucket in plan["buckets"])
     yield f'<text x="{NAME}" y="60" class="lead">{_lead(step, whole, assumed=not known)}</text>'
     facts = [
         count_text(len(document["after"]["nodes"]), "node"),
-        forward_flops_text(document, sum(node["flops"] for node in document["after"]["nodes"])),
+        forward_flops_text(sum(node["flops"] for node in document["after"]["nodes"]), missing),
         *([count_text(replicas, "replica")] if replicas else []),
         *([f"weighed by {weight}"] if weight else []),
         f"times predicted for {rates_text(Rates.from_json(document['rates']))}",
@@ -137,8 +144,8 @@ def _heads() -> Iterator[str]:
     yield text(PARAMS, _HEADS, "parameters", css="head", anchor="end")
     yield text(FORWARD, _HEADS, "forward ↓", css="head")
     yield text(BACKWARD, _HEADS, "backward ↑", css="head")
-    yield text(CHIPS, _HEADS, "buckets", css="head")
-    yield text(WIRE, _HEADS, "on the wire ↑", css="head")
+    yield text(CHIPS, _HEADS, "sent in bucket", css="head")
+    yield text(WIRE, _HEADS, "on the wire ↑ beside the backward that hides it", css="head")
 
 
 def _after_backward(step: Step, top: float, late: int) -> Iterator[str]:
@@ -149,21 +156,25 @@ def _after_backward(step: Step, top: float, late: int) -> Iterator[str]:
     yield text(NAME, top - late / 2 + 4, words, css="exposed")
 
 
-def _footer(document: Mapping[str, Any], step: Step, bottom: float) -> Iterator[str]:
+def _footer(
+    document: Mapping[str, Any], step: Step, missing: Sequence[str], bottom: float, *, folded: bool
+) -> Iterator[str]:
     legend = "Bars are predicted time."
     if step.transfers:
         legend = (
-            "▲ bucket complete, its all-reduce may start · dashes: it waits for the one before · — all-reduce over. "
-            f"{legend} Heights on the wire follow backward, line by line."
+            "▲ all gradients of a bucket are there, its all-reduce may start · dashes: it waits for the one before · "
+            f"— it is over · red: exposed, nothing hides it. {legend}"
         )
     notes = []
+    if folded:
+        times = "\N{MULTIPLICATION SIGN} n"
+        notes.append(f"{times}: drawn once; the height of an all-reduce beside it is the share of all n that are done.")
     if any(node["opaque"] for node in document["after"]["nodes"]):
         notes.append("Hatched: opaque, runs as plain PyTorch.")
     if any(node.get("region") for node in document["after"]["nodes"]):
         notes.append("↻: checkpointed, backward computes its forward again, which is in the bars.")
     if (document["plan"] or {"options": {}})["options"].get("replicas"):
         notes.append("Times are of one replica with the whole batch; copies between replicas are not predicted.")
-    missing = uncounted(document)
     if missing:
         notes.append(f"FLOPs of {', '.join(missing)} are unknown, so the times predicted there are too short.")
     for index, note in enumerate([legend, " ".join(notes)]):

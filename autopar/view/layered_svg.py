@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autopar.view.layered import layered
-from autopar.view.operations import Operation, operations
+from autopar.view.operations import ROOT, Operation, operations
 from autopar.view.palette import bucket_colour
 from autopar.view.runs import runs_of
 from autopar.view.svg import fit, rect, safe, text, text_width, tooltip
@@ -92,7 +92,7 @@ class _Box:
         self.inside = inside
         name = str(first["class"] or first["target"])
         if len(inside) > 1:
-            self.label = module or "(root)"
+            self.label = module or ROOT
             facts = [count_text(len(inside), "operation")]
         else:
             self.label = (

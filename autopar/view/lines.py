@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autopar.view.fold import Block, Line, range_label
+from autopar.view.operations import ROOT
 from autopar.view.predict import Step
 from autopar.view.rows import ModuleRow, merged
 from autopar.view.svg import chip, fit, rect, text, text_width, tooltip
@@ -51,10 +52,10 @@ def _labelled(item: Line | Block, rows: Sequence[ModuleRow], depth: int, part: i
 
 def _label(paths: Sequence[str]) -> str:
     if len(paths) == 1:
-        return paths[0] or "(root)"
+        return paths[0] or ROOT
     levels = zip(*(path.split(".") for path in paths), strict=False)
     shared = ".".join(level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
-    return shared if shared else f"{paths[0] or '(root)'} .. {paths[-1] or '(root)'}"
+    return shared if shared else f"{paths[0] or ROOT} .. {paths[-1] or ROOT}"
 
 
 def times_of(step: Step) -> Times:
@@ -74,8 +75,7 @@ def draw_lines(lines: Sequence[Labelled], rows: Sequence[ModuleRow], times: Time
     for slot, one in enumerate(lines):
         y, x = top + slot * ROW, NAME + 12 * one.depth
         if one.line is None:
-            yield text(x, y + 15, one.label, css="head")
-            yield text(x + text_width(one.label, 12) + 12, y + 15, "alike, drawn once; bars are of one", css="quiet")
+            yield text(x, y + 15, one.label, css="head", quiet="alike, drawn once; bars are of one")
             yield f'<path class="block" d="M{x + 3} {y + 20}V{y + ROW * (one.span + 1) - 3}h5"/>'
             continue
         row = merged([rows[index] for index in one.line.turns[-1]])
@@ -94,15 +94,15 @@ def _seconds(rows: Sequence[ModuleRow], members: Sequence[int], times: Times) ->
 def _name(x: float, y: float, label: str, row: ModuleRow) -> Iterator[str]:
     room = PARAMS - 64 - x
     shown = fit(label, room, 12)
-    yield text(x, y + 15, shown)
-    used = text_width(shown, 12) + 8
-    kind = (row.kinds[0] if row.kinds else "not called") + (f" +{len(row.kinds) - 1}" if len(row.kinds) > 1 else "")
+    kind = row.kinds[0] if row.kinds else "not called"
+    if len(row.kinds) > 1:
+        kind = f"{kind} + {len(row.kinds) - 1} more"
     if row.opaque:
         kind = f"{kind} · opaque"
     if row.recomputed:
         kind = f"{kind} · ↻"
-    if used + text_width(kind, 11) <= room:
-        yield text(x + used, y + 15, kind, css="quiet")
+    fits = text_width(shown, 12) + 8 + text_width(kind, 11) <= room
+    yield text(x, y + 15, shown, quiet=kind if fits else "")
     if row.param_bytes:
         yield text(PARAMS, y + 15, bytes_text(row.param_bytes), css="small", anchor="end")
 
@@ -116,7 +116,7 @@ def _bars(y: float, row: ModuleRow, seconds: tuple[float, float], most: float) -
         if row.opaque:
             width = max(width, 24)
             yield rect(x, y + 5, width, 12, css="opaque")
-        yield text(x + width + 6, y + 15, seconds_text(taken), css="small")
+        yield text(x + width + 6, y + 15, seconds_text(taken), css="small over")
 
 
 def _chips(y: float, buckets: Sequence[int]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _chips(y: float, buckets: Sequence[int]) -> Iterator[str]:
     for place, bucket in enumerate(shown):
         yield chip(CHIPS + place * 33, y, bucket)
     if len(buckets) > len(shown):
-        yield text(CHIPS + len(shown) * 33 + 2, y + 15, f"to {buckets[-1]}", css="quiet")
+        yield text(CHIPS + len(shown) * 33 + 2, y + 15, f"to {buckets[-1]}", css="quiet over")
 
 
 def _describe(label: str, row: ModuleRow) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autopar.view.graph_json import program_document
 from autopar.view.lanes import lanes_svg
 from autopar.view.layered_svg import layered_svg
-from autopar.view.operations import Operation, operations
+from autopar.view.operations import ROOT, Operation, operations
 from autopar.view.svg import safe
 from autopar.view.units import bytes_text, count_text, flops_text, shape_text
 
@@ -43,7 +43,7 @@ def _table(document: Mapping[str, Any]) -> str:
 def _cells(one: Operation) -> str:
     node = one.node
     values = (
-        node["module"] or "(root)",
+        node["module"] or ROOT,
         node["class"] or node["target"],
         shape_text(node["shape"], node["dtype"]),
         bytes_text(one.param_bytes) if one.param_bytes else "",

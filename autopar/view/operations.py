@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Operation", "operations", "sent_bytes", "spec_bytes"]
+__all__ = ["ROOT", "Operation", "operations", "sent_bytes", "spec_bytes"]
+
+ROOT = "(model itself)"  # how pictures name the module that has no path
 
 Node = Mapping[str, Any]
 
@@ -42,31 +44,27 @@ def operations(document: Mapping[str, Any], graph: str = "after") -> list[Operat
         graph: ``"after"`` or ``"before"``.
     """
     nodes = {node["name"]: node for node in document[graph]["nodes"]}
-    inputs: dict[str, list[Node]] = {name: [] for name in nodes}
+    sync = {name for name, node in nodes.items() if node["bucket"] is not None and _is_sync(node)}
+    handed = {name for name, node in nodes.items() if node["param_bytes"] and node["op"] in ("get_attr", "placeholder")}
+    handed |= _handouts(nodes, document[graph]["edges"], sync)
+    taken: dict[str, list[Node]] = {}
     for source, target in document[graph]["edges"]:
-        inputs[target].append(nodes[source])
-    sync = {name for name, node in nodes.items() if _is_sync(node)}
-    handed = {name for name, node in nodes.items() if _is_parameter(node)} | _handouts(nodes, inputs, sync)
+        if source in handed:
+            taken.setdefault(target, []).append(nodes[source])
     within = _buckets_within(document) if any(node["op"] == "call_module" for node in nodes.values()) else {}
     found = []
     for name, node in nodes.items():
-        if node["op"] in ("get_attr", "output") or name in handed:
+        op, nbytes = node["op"], node["param_bytes"]
+        if op == "get_attr" or op == "output" or name in handed:
             continue
         if name in sync:
-            found.append(Operation(node, node["param_bytes"], (node["bucket"],), True))
+            found.append(Operation(node, nbytes, (node["bucket"],), True))
             continue
-        parameters = [one for one in inputs[name] if one["name"] in handed]
-        buckets = {one["bucket"] for one in parameters if one["bucket"] is not None}
-        if node["op"] == "call_module":
-            buckets |= within.get(node["module"], set())
-        found.append(
-            Operation(
-                node,
-                sum(one["bytes"] for one in parameters) + node["param_bytes"],
-                tuple(sorted(buckets)),
-                False,
-            )
-        )
+        buckets: set[int] = within.get(node["module"], set()) if op == "call_module" else set()
+        if name in taken:
+            nbytes += sum(one["bytes"] for one in taken[name])
+            buckets = buckets | {one["bucket"] for one in taken[name] if one["bucket"] is not None}
+        found.append(Operation(node, nbytes, tuple(sorted(buckets)), False))
     return found
 
 
@@ -82,21 +80,13 @@ def _buckets_within(document: Mapping[str, Any]) -> dict[str, set[int]]:
     return within
 
 
-def _handouts(nodes: Mapping[str, Node], inputs: Mapping[str, list[Node]], sync: Set[str]) -> set[str]:
+def _handouts(nodes: Mapping[str, Node], edges: Iterable[Sequence[str]], sync: Set[str]) -> set[str]:
     """Names of the nodes that take one parameter out of what a synchronisation node returns."""
-    return {
-        name
-        for name, node in nodes.items()
-        if node["target"] == "operator.getitem" and inputs[name] and inputs[name][0]["name"] in sync
-    }
+    return {target for source, target in edges if source in sync and nodes[target]["target"] == "operator.getitem"}
 
 
 def _is_sync(node: Node) -> bool:
-    return node["bucket"] is not None and node["op"] == "call_function" and str(node["target"]).startswith("ops.")
-
-
-def _is_parameter(node: Node) -> bool:
-    return bool(node["param_bytes"] and node["op"] in ("get_attr", "placeholder"))
+    return node["op"] == "call_function" and str(node["target"]).startswith("ops.")
 
 
 def sent_bytes(bucket: Mapping[str, Any]) -> int:

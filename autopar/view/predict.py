@@ -64,7 +64,7 @@ class Step:
     @property
     def end(self) -> float:
         """When everything is over."""
-        return max([self.computed, *(one.end for one in self.transfers)])
+        return max(self.computed, self.transfers[-1].end) if self.transfers else self.computed
 
     @property
     def exposed(self) -> float:

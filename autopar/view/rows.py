@@ -60,21 +60,21 @@ def module_rows(document: Mapping[str, Any], run: Sequence[Operation] | None = N
     rows: list[ModuleRow] = []
     differentiated = False  # whether a gradient flows into the module's input
     for path in dict.fromkeys([*found, *owned]):
-        inside, specs = found.get(path, []), owned.get(path, [])
-        flops = sum(one.node["flops"] for one in inside)
-        ranked = sorted(inside, key=lambda one: -one.node["flops"])
+        inside, specs = found.get(path, []), owned.get(path, ())
+        nodes = [one.node for one in inside]
+        again = [one.node["flops"] for one in inside if one.recomputed]
+        flops = sum([node["flops"] for node in nodes])
         rows.append(
             ModuleRow(
                 path=path,
-                kinds=tuple(dict.fromkeys(_kind(one) for one in ranked)),
-                count=len(inside),
+                kinds=tuple(dict.fromkeys([_kind(node) for node in sorted(nodes, key=_weight, reverse=True)])),
+                count=len(nodes),
                 flops=flops,
-                backward_flops=_backward(flops, differentiated, bool(specs))
-                + sum(one.node["flops"] for one in inside if one.recomputed),
-                param_bytes=sum(spec_bytes(spec) for spec in specs),
-                output_bytes=sum(one.node["bytes"] for one in inside),
-                opaque=any(one.node["opaque"] for one in inside),
-                recomputed=any(one.recomputed for one in inside),
+                backward_flops=_backward(flops, differentiated, bool(specs)) + sum(again),
+                param_bytes=sum([spec_bytes(spec) for spec in specs]),
+                output_bytes=sum([node["bytes"] for node in nodes]),
+                opaque=any(node["opaque"] for node in nodes),
+                recomputed=bool(again),
                 buckets=tuple(sorted({bucket_of[s["name"]] for s in specs if s["name"] in bucket_of})),
             )
         )
@@ -116,8 +116,12 @@ def _owner(parameter: str, rows: Mapping[str, Any]) -> str:
     return module if module in rows else owner
 
 
-def _kind(operation: Operation) -> str:
-    node = operation.node
+def _weight(node: Mapping[str, Any]) -> tuple[int, int]:
+    """What makes an operation expensive: FLOPs first, then the bytes that it writes."""
+    return node["flops"], node["bytes"]
+
+
+def _kind(node: Mapping[str, Any]) -> str:
     return str(node["class"] or str(node["target"]).rpartition(".")[2])
 
 

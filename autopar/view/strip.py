@@ -12,7 +12,7 @@ from autopar.view.units import seconds_text
 
 __all__ = ["STRIP_HEIGHT", "draw_strip"]
 
-STRIP_HEIGHT = 84
+STRIP_HEIGHT = 96
 _LEFT, _RIGHT, _BAR = 112, WIDTH - 24, 22
 
 
@@ -32,7 +32,7 @@ def draw_strip(step: Step, top: float) -> Iterator[str]:
         if end > begin:
             yield rect(x(begin), upper, x(end) - x(begin), _BAR, css=css)
             yield from _inside(x(begin), x(end), upper, f"{css} {seconds_text(end - begin)}", "inbar")
-    drawn = 0.0  # of a thousand buckets those are left out that would be narrower than two pixels
+    labelled = drawn = 0.0  # of a thousand buckets those are left out that would be narrower than two pixels
     for one in step.transfers:
         if x(one.end) - drawn < 2:
             continue
@@ -40,9 +40,14 @@ def draw_strip(step: Step, top: float) -> Iterator[str]:
         left, width = x(one.start), max(x(one.end) - x(one.start) - 1, 1.0)
         yield f"<g>{tooltip(f'bucket {one.bucket}: {seconds_text(one.start)} to {seconds_text(one.end)}')}"
         yield rect(left, lower, width, _BAR, fill=bucket_colour(one.bucket))
-        yield from _inside(left, left + width, lower, str(one.bucket), "chip")
+        number = str(one.bucket)
+        if text_width(number, 11) + 8 <= width:
+            yield from _inside(left, left + width, lower, number, "chip")
+        elif left - labelled > text_width(number, 11) + 6:
+            labelled = left
+            yield text(left + width / 2, lower + _BAR + 12, number, css="quiet", anchor="middle")
         yield "</g>"
-    axis = lower + _BAR + 6
+    axis = lower + _BAR + 18
     yield f'<path class="axis" d="M{_LEFT} {axis}H{_RIGHT}"/>'
     yield text(_LEFT, axis + 14, "0", css="quiet")
     whole_text = f"{seconds_text(step.end)} without loss and optimizer"

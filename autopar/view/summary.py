@@ -40,6 +40,7 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     eager = {node["module"]: node["param_bytes"] for node in document["after"]["nodes"] if node["opaque"]}
     opaque = min(total, sum(eager.values()))
     flops = sum(node["flops"] for node in document["after"]["nodes"])
+    missing = uncounted(document)
     return {
         "model": document["model"],
         "strategy": document["strategy"],
@@ -49,8 +50,8 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "weight": plan["options"].get("weight"),
         "nodes": len(document["after"]["nodes"]),
         "flops": flops,
-        "flops_unknown": uncounted(document),
-        "flops_text": forward_flops_text(document, flops),
+        "flops_unknown": missing,
+        "flops_text": forward_flops_text(flops, missing),
         "parameter_bytes": total,
         "bytes_per_step": sum(bucket["nbytes"] for bucket in plan["buckets"]),
         "sent_bytes_per_step": sum(map(sent_bytes, plan["buckets"])),

@@ -57,11 +57,12 @@ def rect(x: float, y: float, width: float, height: float, *, css: str = "", fill
     return f'<rect {look} x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"/>'
 
 
-def text(x: float, y: float, value: str, *, css: str = "", anchor: str = "") -> str:
-    """A text element with its baseline at ``y``."""
+def text(x: float, y: float, value: str, *, css: str = "", anchor: str = "", quiet: str = "") -> str:
+    """A text element with its baseline at ``y``, and what stands behind it in smaller letters."""
     extra = f' class="{css}"' if css else ""
     extra += f' text-anchor="{anchor}"' if anchor else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{extra}>{safe(value)}</text>'
+    behind = f'<tspan class="quiet" dx="8">{safe(quiet)}</tspan>' if quiet else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{extra}>{safe(value)}{behind}</text>'
 
 
 def tooltip(value: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from autopar.view.columns import GAP, print_columns
-from autopar.view.counted import forward_flops_text
+from autopar.view.counted import forward_flops_text, uncounted
 from autopar.view.operations import Operation, operations, sent_bytes, spec_bytes
 from autopar.view.units import bytes_text, count_text, flops_text, shape_text, shorten
 
@@ -110,7 +110,7 @@ def _totals(document: Mapping[str, Any], found: list[Operation]) -> str:
     plan = document["plan"] or {}
     parts = [
         f"{document['model']}: {count_text(sum(not one.sync for one in found), 'operation')}",
-        forward_flops_text(document, sum(one.node["flops"] for one in found)),
+        forward_flops_text(sum(one.node["flops"] for one in found), uncounted(document)),
     ]
     if plan:
         buckets = plan["buckets"]

@@ -14,6 +14,8 @@ from autopar.view.units import bytes_text, count_text, seconds_text
 
 __all__ = ["Clock", "draw_wire", "grouped", "spread"]
 
+_MARK = 8  # pixels of a triangle's height
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -74,15 +76,19 @@ def draw_wire(document: Mapping[str, Any], step: Step, clock: Clock, top: float,
     forms = {bucket["index"]: bucket.get("compression", "") for bucket in document["plan"]["buckets"]}
     middles = [(clock.y(group[0].start) + clock.y(group[-1].end)) / 2 - ROW / 2 for group in groups]
     labels = spread(middles, gap=ROW, low=top, high=bottom - ROW)
+    launched: list[float] = []
     for index, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        launched.append(clock.y(group[0].ready))
+        beside = sum(abs(one - launched[-1]) < _MARK for one in launched[:-1])
         inside = [name for one in group for name in tensors[one.bucket]]
         yield f"<g>{tooltip(_describe(group, inside, forms))}"
-        yield from _bar(group, clock, label, index)
+        yield from _bar(group, clock, label, index, min(beside, 2))
         yield from _words(group, step, label)
         yield "</g>"
 
 
-def _bar(group: Sequence[Transfer], clock: Clock, label: float, index: int) -> Iterator[str]:
+def _bar(group: Sequence[Transfer], clock: Clock, label: float, index: int, beside: int) -> Iterator[str]:
+    """The bar of a group and its threads to the backward lane; ``beside`` others are launched at the same height."""
     colour = bucket_colour(group[0].bucket)
     ready, start, end = clock.y(group[0].ready), clock.y(group[0].start), clock.y(group[-1].end)
     height = max(start - end, 3.0)
@@ -91,7 +97,7 @@ def _bar(group: Sequence[Transfer], clock: Clock, label: float, index: int) -> I
     side = WIRE - 7 - 5 * (index % 5) if waits else WIRE
     yield f'{line} d="M{lane} {ready:.1f}H{side}"/>'
     yield f'{line} stroke-dasharray="1 4" d="M{lane} {end:.1f}H{WIRE}"/>'
-    yield f'<path fill="{colour}" d="M{lane - 5} {ready + 8:.1f}h10l-5 -8z"/>'  # launched
+    yield f'<path fill="{colour}" d="M{lane - 5 - 7 * beside} {ready + _MARK:.1f}h10l-5 -{_MARK}z"/>'  # launched
     yield f'<path stroke="{colour}" stroke-width="2" d="M{lane - 5} {end:.1f}h10"/>'  # over
     if waits:
         yield (

@@ -25,9 +25,9 @@ def _texts(root: ElementTree.Element) -> list[str]:
 def test_rows_lanes_and_buckets() -> None:
     """Modules by name, three lanes, and each bucket with its bytes."""
     texts = _texts(_drawn(chain(["first", "second"])))
-    assert {"first", "second", "forward ↓", "backward ↑", "on the wire ↑"} <= set(texts)
+    assert {"first", "second", "forward ↓", "backward ↑", "sent in bucket"} <= set(texts)
     assert "256 B · 100 µs, exposed" in texts
-    assert "Chain: ddp, 4 ranks" in texts
+    assert "One training step of Chain on each of 4 ranks (ddp)" in texts
 
 
 def test_repeated_blocks_are_folded() -> None:
@@ -36,6 +36,23 @@ def test_repeated_blocks_are_folded() -> None:
     assert "\N{MULTIPLICATION SIGN} 24" in texts
     assert "blocks.0-23.attn" in texts
     assert not any(text.startswith("blocks.7") for text in texts)
+    assert any("is the share of all n that are done" in text for text in texts)
+
+
+def test_no_wider_than_its_window() -> None:
+    """A narrow window shows the whole picture, smaller."""
+    root = _drawn(chain(["a"]))
+    assert root.get("style") == "max-width:100%;height:auto"
+    assert root.get("viewBox") == f"0 0 1280 {root.get('height')}"
+
+
+def test_narrow_bars_of_the_strip_have_their_number_below() -> None:
+    """A bucket that travels for a hundredth of the step is still named."""
+    root = _drawn(chain(["a", "b"], flops=1_000_000_000))
+    numbers = [
+        element for element in root.iter(f"{SVG}text") if element.get("class") == "quiet" and element.text == "0"
+    ]
+    assert [element.get("text-anchor") for element in numbers] == ["middle", None]  # the bucket, the axis
 
 
 def test_opaque_is_hatched() -> None:
@@ -76,6 +93,14 @@ def test_launch_and_end_stand_on_the_backward_lane() -> None:
     """One triangle and one bar for each of the two buckets; a bucket that waits has dashes."""
     marks = [path for path in _drawn(chain(["a", "b"])).iter(f"{SVG}path") if path.get("d", "").startswith("M533")]
     assert [mark.get("fill") is not None for mark in marks] == [True, False] * 2
+
+
+def test_buckets_that_leave_together_are_marked_beside_each_other() -> None:
+    """Two buckets of one module are complete at the same moment: two triangles, not one over the other."""
+    document = chain(["a", "b"])
+    document["plan"]["buckets"].append({**document["plan"]["buckets"][1], "index": 2})
+    marks = [path.get("d", "") for path in _drawn(document).iter(f"{SVG}path") if path.get("d", "").endswith("l-5 -8z")]
+    assert [mark.partition(" ")[0] for mark in marks] == ["M533", "M533", "M526"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ function showNode(node, graph, choose) {
   const [f0, f1, b0, b1] = node.times || [];
   show(node.name, [
     facts([
-      ["operation", node.class ? `${node.target} (${node.class})` : node.target], ["module", node.module || "(root)"],
+      ["operation", node.class ? `${node.target} (${node.class})` : node.target], ["module", node.module || "(model itself)"],
       ["output", node.shape], ["device", node.device], ["bytes", bytesText(node.bytes)], ["FLOPs", flopsText(node.flops)],
       ["parameters", node.used_bytes ? bytesText(node.used_bytes) : ""], ["buckets", node.buckets.join(", ")],
       ["replica", node.replica], ["checkpoint", node.region ? `${node.region}: computed again in backward` : ""], ["opaque", node.opaque ? "yes: runs as plain PyTorch" : ""], ["created by", node.created_by],
