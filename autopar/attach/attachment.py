@@ -180,6 +180,12 @@ class Attachment:
                 return entry.run(args, kwargs)
         return self.compile(args, kwargs).run(args, kwargs)
 
+    def traced(self) -> Runnable | None:
+        """What dynamo can follow in place of ``run``; None where there is none, or not yet, and the graph breaks."""
+        if self.executor is None or self.before_forward is not None:
+            return None
+        return self.executor.traced()
+
     def run_as(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs what stands for the module's forward for now; hooks gather the gradients, whatever it uses."""
         model = self.model

@@ -141,6 +141,15 @@ def _parallel_class(original: Any) -> type[Any]:
         attachment = _serving(self)
         if attachment is None:
             return original.forward(self, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            if not torch.is_grad_enabled():
+                return original.forward(self, *args, **kwargs)
+            traced = attachment.traced()
+            if traced is not None:
+                return traced(args, kwargs)
+            from autopar.attach.untraced import run_untraced  # imports dynamo
+
+            return run_untraced(attachment, args, kwargs)
         try:
             return attachment.run(args, kwargs)
         except Exception as error:

@@ -76,6 +76,10 @@ class SharedNorms:
         output: torch.Tensor = _Normalise.apply(input, weight, bias, *running, module.eps, factor, collectives, label)
         return output
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._names)
+
     def _refuse_own_forwards(self) -> None:
         """Subclasses share where their forward calls torch's, and not where it repeats what that does."""
         for module, name in self._names.items():

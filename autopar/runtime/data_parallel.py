@@ -65,6 +65,12 @@ class DataParallelExecutor:
         """The user's own forward on the whole batch, whose result is the same."""
         return forward
 
+    def traced(self) -> None:
+        """Replicas are the runtime's doing."""
+
+    def prepare_traced(self) -> None:
+        """There is nothing to make ready."""
+
     def close(self) -> None:
         """Nothing was left on the model."""
 

@@ -15,32 +15,28 @@ from autopar.compilation import Compilation
 from autopar.errors import RuntimeStateError
 from autopar.islands import around, stand_ins
 from autopar.partitioner.plan import Plan
-from autopar.partitioner.rates import Rates
 from autopar.program import Program
 from autopar.runtime.accumulation import micro_steps_of_all
 from autopar.runtime.agreed_plan import agree_on_plan
 from autopar.runtime.agreement import check_equal, copy_from_rank, describe
-from autopar.runtime.backends import group_inside_graphs, start_collectives
 from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.batch_norm import SharedNorms
 from autopar.runtime.buffers import BufferBroadcast
-from autopar.runtime.collectives import Collectives, LoneCollectives, TorchCollectives
 from autopar.runtime.comm_hook import CommHook
+from autopar.runtime.connections import Connections
 from autopar.runtime.device import device_of
 from autopar.runtime.engine import BucketEngine
 from autopar.runtime.executor import Attempt, Runnable
-from autopar.runtime.group import Group, join
+from autopar.runtime.group import join
 from autopar.runtime.refusals import refuse_gradient
 from autopar.runtime.slots import StateSlots
-from autopar.runtime.speeds import measured_rates
+from autopar.runtime.traced import TracedForward, at_first_gradient
 from autopar.runtime.tracing import make_engine
 from autopar.runtime.usage import ParameterUsage
 from autopar.runtime.weighing import Weigh
 from autopar.runtime.weighted import WeightedMean
 
 __all__ = ["DDPExecutor"]
-
-_WORTH_MEASURING = 1 << 18  # bytes of gradients: fewer are one message, which costs its latency alone
 
 
 class DDPExecutor:
@@ -102,7 +98,7 @@ class DDPExecutor:
     ) -> None:
         self.model = model
         self.comm_hook, self.ignore, self.dynamic = comm_hook, frozenset(ignore), dynamic
-        self.all_buffers, self.measure, self.compile = all_buffers, measure, compile
+        self.all_buffers, self.compile = all_buffers, compile
         self.accumulate, self.weigh = accumulate, weigh
         self.at_backward_end: Callable[[list[str]], None] | None = None
         self.divisor: int | None = None
@@ -110,28 +106,23 @@ class DDPExecutor:
         self._compilation: Compilation | None = None
         self._uneven: tuple[int | None, int] = (None, 0)
         self.broadcast_buffers = broadcast_buffers
-        self.backend = backend
         self.synchronise = True
         self.group = join(device_of(model), timeout=timeout, process_group=process_group)
         self.world_size = self.group.world_size
+        self.connections = Connections(model, self.group, backend=backend, measure=measure)
         self.reduces = self.world_size > 1 or accumulate > 1 or weigh is not None
         self.engine: BucketEngine | None = None
-        self.collectives: Collectives | None = None
         self._alarms: list[RemovableHandle] = []
-        self._in_graph: dist.ProcessGroup | None = None
+        self._traced: TracedForward | None = None
         self.buffers: BufferBroadcast | None = None
         self.norms = SharedNorms(
-            model, every=sync_batch_norm, connect=self._connect_norms if self.world_size > 1 else None
+            model, every=sync_batch_norm, connect=self.connections.for_norms if self.world_size > 1 else None
         )
+        self._plain = _calls_model(model)  # after norms, which change what a forward is
         if init_sync and self.world_size > 1:
             own = self.ignore if init_sync_buffers else self.ignore | {name for name, _ in model.named_buffers()}
             check_equal(self.group, describe(model, options, own), what="model and options")
             copy_from_rank(self.group, self.shared_state(buffers=init_sync_buffers))
-
-    def _connect_norms(self, process_group: dist.ProcessGroup | None) -> Collectives:
-        made = process_group or group_inside_graphs(self.group, shared=self._shares_memory)
-        group = Group(made, dist.get_rank(made), dist.get_world_size(made), self.group.timeout)
-        return TorchCollectives(group) if group.world_size > 1 else LoneCollectives()
 
     @property
     def sends_next(self) -> bool:
@@ -148,7 +139,7 @@ class DDPExecutor:
         """Compiles on every rank; all follow rank 0's plan, and all fail when one fails."""
         if self.world_size == 1:
             return attempt(None, None)
-        rates = self._rates()
+        rates = self.connections.rates(hooked=self.comm_hook is not None)
         mine: Compilation | None = None
         failure: Exception | None = None
         try:
@@ -163,7 +154,7 @@ class DDPExecutor:
 
     def follow_others(self) -> None:
         """Does as ``agree`` and ``prepare`` on a rank without a batch: takes over the plan of the others."""
-        self._rates()
+        self.connections.rates(hooked=self.comm_hook is not None)
         self._start_engine(agree_on_plan(self.group, None, None, dynamic=self.dynamic))
 
     def prepare(self, program: Program) -> Runnable:
@@ -175,7 +166,7 @@ class DDPExecutor:
         if program.signature.out_spec is None:
             if self.reduces:
                 self._start_engine(program.plan)
-            return self.eager(around(islands, _calls_model(self.model)))
+            return self.eager(around(islands, self._plain))
         slots, signature = StateSlots(self.model, program.lifted), program.signature
         forward = around(islands, compat.compiled_forward(program.graph_module))
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
@@ -200,8 +191,8 @@ class DDPExecutor:
         self.norms.refuse_compilation()
         engine = self._start_engine(program.plan) if self.reduces else None
         if program.signature.out_spec is None:
-            return self.eager(compile_function(_calls_model(self.model), settings=settings, fullgraph=False))
-        compiled = CompiledProgram(program, self._compiled_group(), settings)
+            return self.eager(compile_function(self._plain, settings=settings, fullgraph=False))
+        compiled = CompiledProgram(program, self.connections.in_graphs(), settings)
         slots, signature = StateSlots(self.model, program.lifted), program.signature
         flatten, unflatten, read = signature.flatten, signature.unflatten, slots.read
         if engine is None:
@@ -218,18 +209,6 @@ class DDPExecutor:
             return unflatten(outputs)
 
         return run
-
-    def _compiled_group(self) -> dist.ProcessGroup | None:
-        """The ranks for collectives inside a graph; through shared memory where the others go there."""
-        if self.world_size == 1:
-            return None
-        if self._in_graph is None:
-            self._in_graph = group_inside_graphs(self.group, shared=self._shares_memory)
-        return self._in_graph
-
-    @property
-    def _shares_memory(self) -> bool:
-        return self.collectives is not None and self.collectives.shares_memory
 
     def follow(self, plan: Plan, forward: Runnable) -> Runnable:
         """A callable that runs ``forward``, whose ``ops.sync_gradients`` calls name the plan's buckets."""
@@ -254,6 +233,27 @@ class DDPExecutor:
         self.engine.hook_everything()
         return self.follow(self.engine.plan, forward)
 
+    def traced(self) -> Runnable | None:
+        """See ``Executor.traced``: a graph with all collectives where operations can carry them, else hooks."""
+        engine = self.engine
+        if not self.reduces:
+            return self._plain
+        if engine is None or engine.weights is not None or self.divisor is not None:
+            return None
+        within, engine.enabled = self._traced, self.synchronise
+        if within is not None and self.synchronise and not engine.pending and within.fits():
+            engine.stay_outside()
+            return within
+        if not engine.hooks_everything:
+            return None
+        engine.begin_followed()
+        return self._plain
+
+    def prepare_traced(self) -> None:
+        """See ``Executor.prepare_traced``."""
+        if self.engine is not None:
+            self.engine.hook_everything()
+
     def close(self) -> None:
         """Waits for what is on its way and removes hooks."""
         if self.buffers is not None:
@@ -263,16 +263,13 @@ class DDPExecutor:
         self.norms.close()
         if self.engine is not None:
             self.engine.close()
-        if self.collectives is not None:
-            self.collectives.close()
-        if self._in_graph is not None and dist.is_initialized():
-            dist.destroy_process_group(self._in_graph)
+        self.connections.close()
 
     def _start_engine(self, plan: Plan) -> BucketEngine:
         """The engine of this model; made for the first program, kept for the next ones."""
         if self.engine is None:
             parameters = dict(self.model.named_parameters())
-            collectives = self._start_collectives()
+            collectives = self.connections.start(hooked=self.comm_hook is not None)
             self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
             self.engine.window.size = self.accumulate
             if self.weigh is not None:
@@ -292,29 +289,12 @@ class DDPExecutor:
                 self.buffers = BufferBroadcast(self.model, plan.buffers, constant, collectives, self.group)
                 self.engine.before_backward = self.buffers.launch
                 self.engine.after_backward.append(self.buffers.wait)
+            extras = self.comm_hook or self.norms or self.all_buffers or self.accumulate > 1
+            if self.group.handle is not None and not extras and TracedForward.can_carry(plan):
+                self._traced = TracedForward(self.model, plan, self.group.handle)
+                if self.buffers is not None:
+                    self._alarms.append(at_first_gradient(plan, self.model, self.engine, self.buffers))
         return self.engine
-
-    def _start_collectives(self) -> Collectives:
-        """What carries the messages; made on all ranks at the same point, and once."""
-        if self.collectives is None and self.world_size == 1:
-            self.collectives = LoneCollectives()
-        elif self.collectives is None:
-            self.collectives = start_collectives(
-                self.group,
-                self.backend if self.comm_hook is None else "torch",  # a hook's messages are torch's
-                device=device_of(self.model),
-                nbytes=self._gradient_bytes(),
-            )
-        return self.collectives
-
-    def _rates(self) -> Rates | None:
-        """How fast the ranks are, where the plan depends on it; called on all ranks at the same point."""
-        if not self.measure or self._gradient_bytes() < _WORTH_MEASURING:
-            return None
-        return measured_rates(self.group, self._start_collectives(), device_of(self.model))
-
-    def _gradient_bytes(self) -> int:
-        return sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
 
     def _constant_buffers(self, plan: Plan) -> list[str]:
         """Buffers that forward does not write but the script may."""

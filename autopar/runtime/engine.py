@@ -54,6 +54,7 @@ class BucketEngine:
         times: when the buckets of the last steps travelled.
         compressed: what reduces the buckets that travel compressed.
         window: how many backwards share one synchronisation, of which the last one sends.
+        inside_graph: whether the last forward's graph reduces its gradients without this engine.
         weights: makes gradients a mean over what the ranks weigh; None where every rank counts alike.
     """
 
@@ -84,6 +85,8 @@ class BucketEngine:
         # of the backward that runs: whether it only adds to the local .grad, and whether it counts in the window
         self._local, self._counts = False, True
         self._carried: frozenset[int] = frozenset()
+        self._every = frozenset(bucket.spec.index for bucket in self.buckets)
+        self.inside_graph = False
         self._anchor = torch.zeros((), requires_grad=True)
         self._given: set[int] = set()  # graph buckets whose memory autograd was given for .grad
         self._works: list[list[Work]] = []  # a list for each bucket sent so far
@@ -109,10 +112,23 @@ class BucketEngine:
             self._carried = frozenset()
         elif self._forwards == 0:
             self._carried = frozenset(b.spec.index for b in self.buckets if b.spec.route == "graph")
+        self._note_forward()
+        self.times.begin()
+
+    def begin_followed(self) -> None:
+        """As ``begin_forward``, for dynamo to follow: hooks are to gather every gradient."""
+        self._carried = frozenset()
+        self._note_forward()
+
+    def stay_outside(self) -> None:
+        """Says, for dynamo to follow, that a forward starts whose graph does all that the engine would do."""
+        self.inside_graph, self._carried = True, self._every
+
+    def _note_forward(self) -> None:
+        self.inside_graph = False
         self.pending |= not self.enabled
         self._synced_forward = self.enabled
         self._forwards += 1
-        self.times.begin()
 
     def sync(self, bucket: int, parameters: Sequence[torch.Tensor], compression: str = "") -> Sequence[torch.Tensor]:
         """The parameters again; the backward of this node fills the bucket."""
@@ -132,6 +148,11 @@ class BucketEngine:
         for output in outputs:
             if isinstance(output, torch.Tensor) and output.requires_grad:
                 output.register_hook(lambda _: self._begin_backward(synced=synced or self._synced_forward))
+
+    @property
+    def hooks_everything(self) -> bool:
+        """Whether hooks serve all buckets."""
+        return len(self._hooked) == len(self.buckets)
 
     def hook_everything(self) -> None:
         """Serves all buckets through hooks as well, for forwards that run without a program."""

@@ -61,6 +61,17 @@ class Executor(Protocol):
         """Makes the user's own forward callable with the same effect, for calls that no program fits."""
         ...
 
+    def traced(self) -> Runnable | None:
+        """What dynamo can follow in place of ``prepare``'s callable, with the same effect; called within its trace.
+
+        None where there is nothing of the kind now; the call then runs outside of the graph.
+        """
+        ...
+
+    def prepare_traced(self) -> None:
+        """Makes ready what ``traced`` needs and dynamo cannot follow."""
+        ...
+
     def close(self) -> None:
         """Undoes what ``prepare`` left on the model: hooks and buffers."""
         ...

@@ -26,10 +26,11 @@ class StepTimes:
         self._sent, self._arrived = [0.0] * buckets, [0.0] * buckets
         self._steps: deque[tuple[list[float], list[float], float, float]] = deque(maxlen=_KEPT)
         self._begin = self._computed = 0.0
+        self._begun = False
 
     def begin(self) -> None:
         """A forward begins."""
-        self._begin = time.perf_counter()
+        self._begin, self._begun = time.perf_counter(), True
 
     def sent(self, bucket: int) -> None:
         """A bucket was sent."""
@@ -44,8 +45,9 @@ class StepTimes:
         self._computed = time.perf_counter() - self._begin
 
     def end(self, *, plain: bool) -> None:
-        """Everything is over; the step counts if it was a plain one."""
-        if plain:
+        """Everything is over; the step counts if it was a plain one whose beginning is known."""
+        begun, self._begun = self._begun, False
+        if plain and begun:
             now = time.perf_counter() - self._begin
             self._steps.append(([*self._sent], [*self._arrived], self._computed, now))
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import autopar
 from autopar.errors import LaunchError, OptionError
-from tests.runtime.pairs import Ranks, differences, seeded, twin_of
+from tests.runtime.pairs import Ranks, differences, same, seeded, twin_of
 from tests.runtime.zoo import ZOO
 
 NAMES = {"torch": ("conv_bn",), "shm": ("mlp", "tied")}  # each twice compiled on both ranks: seconds
@@ -105,6 +105,59 @@ def test_an_opaque_submodule_breaks_the_graph_no_oftener(ranks: Ranks) -> None:
     for different, mine, plain in ranks(with_an_opaque_submodule, 2, timeout=110.0):
         assert different == []
         assert mine <= plain
+
+
+def inside_the_users_compile() -> dict[str, Any]:
+    """``torch.compile`` around parallel models: what differs from DDP, in steps and with ``no_sync``; the graphs."""
+    found: dict[str, Any] = {}
+    for name in ("conv_bn", "opaque_submodule"):
+        torch._dynamo.reset()
+        graphs, plain_graphs, whole = Graphs(), Graphs(), name != "opaque_submodule"
+        mine, twin = twin_of(
+            ZOO[name].build,
+            bucket_cap_mb=0.0005,
+            first_bucket_mb=0,
+            example_inputs=ZOO[name].batch() if whole else None,
+        )
+        compiled = torch.compile(mine, backend=graphs, fullgraph=whole, dynamic=False)
+        ddp = DistributedDataParallel(twin, **ZOO[name].ddp)
+        theirs = torch.compile(ddp, backend="aot_eager", dynamic=False) if whole else ddp
+        plain = torch.compile(ZOO[name].build(), backend=plain_graphs, dynamic=False)
+        different = []
+        for step in range(3):
+            for model in (compiled, theirs, plain):
+                model.zero_grad()
+                _loss(name, model, step).backward()
+            different += differences(mine, twin)
+        found[name] = [different, graphs.forward - plain_graphs.forward, graphs.all_reduces]
+        buckets = mine.__dict__["_autopar"].compilation.plan.buckets
+        found[name].append([len(buckets)] if whole else [])
+        if name == "conv_bn":
+            statistics = [b.clone() for b in mine.buffers()]
+            found["buffers"] = statistics
+            breakable = torch.compile(mine, backend=graphs, dynamic=False)
+            for model, owner in ((breakable, None), (theirs, ddp)):
+                model.zero_grad()
+                with autopar.no_sync(mine) if owner is None else owner.no_sync():
+                    _loss(name, model, 3).backward()
+                _loss(name, model, 4).backward()
+            found["after no_sync"] = differences(mine, twin)
+    late = torch.compile(autopar.parallelize(ZOO["mlp"].build(), "ddp"), backend="eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"example_inputs= to autopar\.parallelize"):
+        late(torch.randn(5, 6))
+    return found
+
+
+def test_a_compiler_of_the_users_sees_one_graph(ranks: Ranks) -> None:
+    """With the collectives inside; opaque modules break it no oftener than they do without autopar."""
+    first, second = ranks(inside_the_users_compile, 2, timeout=110.0)
+    assert [same(*pair) for pair in zip(first.pop("buffers"), second.pop("buffers"), strict=True)].count(False) == 0
+    for found in (first, second):
+        assert found.pop("after no_sync") == []
+        for name, (different, more_graphs, all_reduces, expected) in found.items():
+            assert (name, different) == (name, [])
+            assert more_graphs <= 0
+            assert [count for count in all_reduces if count] == expected
 
 
 def test_one_process_compiles_the_program() -> None:
