@@ -49,7 +49,7 @@ def packed_graph(document: Mapping[str, Any], which: str, step: Step, texts: Tex
     nodes = document[which]["nodes"]
     facts = _facts(document, which, step)
     rows = [_row(node, facts.get(node["name"])) for node in nodes]
-    runs = runs_of([f"{node['module']}" for node in nodes], most=most)
+    runs = _runs(rows, most)
     place = {nodes[index]["name"]: number for number, (_, run) in enumerate(runs) for index in run}
     edges = {(place[source], place[target]): None for source, target in document[which]["edges"]}
     merged = [_merged(module, [rows[index] for index in run]) for module, run in runs]
@@ -57,6 +57,22 @@ def packed_graph(document: Mapping[str, Any], which: str, step: Step, texts: Tex
         "nodes": [[texts.number(row[key]) if key in TEXT_FIELDS else row[key] for key in FIELDS] for row in merged],
         "edges": [end for edge in edges if edge[0] != edge[1] for end in edge],
     }
+
+
+def _runs(rows: Sequence[Mapping[str, Any]], most: int) -> list[tuple[str, list[int]]]:
+    """What is drawn as one node: module and positions of each, in order.
+
+    What reads and hands out parameters stands between the operations, but takes nothing from them: runs of the
+    one may reach over runs of the other, and still no cycle comes of it.
+    """
+    if len(rows) <= most:
+        return [(row["module"], [index]) for index, row in enumerate(rows)]
+    found = []
+    for state in (0, 1):
+        places = [index for index, row in enumerate(rows) if row["state"] == state]
+        cut = runs_of([rows[index]["module"] for index in places], most=most // 2)
+        found += [(module, places[run.start : run.stop]) for module, run in cut]
+    return sorted(found, key=lambda one: one[1][0])
 
 
 def _facts(document: Mapping[str, Any], which: str, step: Step) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,9 @@ import xml.etree.ElementTree as ElementTree
 from autopar.view.explorer import explorer_json
 from autopar.view.lanes import lanes_svg
 from autopar.view.layered_svg import layered_svg
+from autopar.view.packed import FIELDS, Texts, packed_graph
 from autopar.view.page import page_html
+from autopar.view.predict import predict
 from tests.view.documents import chain
 
 
@@ -25,6 +27,10 @@ def test_fifty_thousand_nodes_are_folded_with_a_note() -> None:
     assert len(layered_svg(document)) < 50_000
     page = page_html(document)
     assert "Neighbours of one module are drawn as one node, as the graph is large (after 50,002 nodes)." in page
+    graph = packed_graph(document, "after", predict(document), texts := Texts(), most=12_000)
+    state, module = FIELDS.index("state"), FIELDS.index("module")
+    modules = [texts.all()[row[module]] for row in graph["nodes"] if not row[state]]
+    assert modules == ["", *(f"blocks.{index}" for index in range(1250)), ""]
     assert len(page) < 5_000_000
 
 

@@ -159,6 +159,16 @@ def test_zoom_with_keys_and_wheel(page: Browser) -> None:
     page.wait(f"autopar.camera.scale < {start}")
 
 
+def test_begins_where_it_can_be_read(browser: Browser, tmp_path: Path) -> None:
+    """A hundred modules in a row: the first of them in letters that can be read; f shows the whole."""
+    page = _opened(browser, tmp_path, chain([f"m{index}" for index in range(100)]))
+    assert page.run("autopar.camera.scale") == pytest.approx(0.7)
+    assert _point(page, "input x")[1] < 120
+    page.run("document.getElementById('canvas').focus()")
+    page.press("f")
+    assert page.run("autopar.camera.scale") < 0.2
+
+
 def test_parameters_on_demand(page: Browser) -> None:
     """Reads of parameters and synchronisation are drawn when asked for."""
     assert "ops.sync_gradients" not in _labels(page)

@@ -2,6 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const view = { which: "after", withState: false, scheme: "phase", open: new Set(), selected: null, tree: null, most: null };
+const READABLE = 0.7; // scale at which letters are eight pixels high
 const stats = { layout: 0, draw: 0, drawn: 0 };
 window.autopar = { view, stats, camera, visible: () => visible(view.tree.root), at };
 
@@ -33,7 +34,7 @@ function redraw() {
     stats.draw = drawGraph(view);
     stats.drawn += 1;
     drawStrip(view.selected);
-    byId("status").textContent = `${visible(view.tree.root).length} of ${source.counts[view.which]} nodes in sight · layout ${Math.round(stats.layout)} ms`;
+    byId("status").textContent = `${visible(view.tree.root).length.toLocaleString("en")} of ${source.counts[view.which].toLocaleString("en")} nodes drawn · layout ${Math.round(stats.layout)} ms`;
   });
 }
 
@@ -44,6 +45,16 @@ function fit() {
   camera.x = (canvas.clientWidth - root.width * camera.scale) / 2;
   camera.y = Math.max((canvas.clientHeight - root.height * camera.scale) / 2, 20);
   redraw();
+}
+
+// Everything where that can be read, else from the top what can.
+function home() {
+  fit();
+  const [first] = view.tree.root.items;
+  if (camera.scale >= READABLE || !first) return;
+  camera.scale = READABLE;
+  camera.x = canvas.clientWidth / 2 - first.x * READABLE;
+  camera.y = 20;
 }
 
 function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
@@ -94,7 +105,7 @@ function toggle(group) {
 function openAll(paths) {
   view.open = new Set(paths);
   layout();
-  fit();
+  home();
 }
 
 function setState(on) {
@@ -148,7 +159,7 @@ function start() {
   view.open = new Set(startOpen());
   setScheme("phase");
   layout();
-  fit();
+  home();
   showModel(source.note);
   listen();
   follow();

@@ -97,7 +97,7 @@ function showModel(note) {
   show(source.model, [
     facts([
       ["strategy", source.strategy], ["ranks", source.world_size ? `${source.world_size}` : "not said"],
-      ["buckets", `${source.buckets.length}`], ["operations", source.counts.after.toString()], ["before", source.counts.before.toString()],
+      ["buckets", `${source.buckets.length}`], ["nodes", `${source.counts.after.toLocaleString("en")}, before autopar ${source.counts.before.toLocaleString("en")}`],
       ["rates", source.rates],
     ]),
     ...(note ? [element("p", note)] : []),

@@ -69,9 +69,12 @@ function drawStrip(selected) {
   ink.fillText("on the wire", 12, 56);
   ink.font = `11px ${FONT}`;
   ink.fillStyle = css("--quiet");
+  let free = 0; // where words still have room
   for (const name of ["forward", "backward"]) {
     const [start, end] = step[name];
-    ink.fillText(`${name} ${timeText(end - start)}`, x(start), 82);
+    const words = `${name} ${timeText(end - start)}`, left = Math.max(x(start), free);
+    ink.fillText(words, left, 82);
+    free = left + ink.measureText(words).width + 12;
   }
   const late = step.end - computed;
   const words = `${late > 0 ? `${timeText(late)} exposed · ` : ""}${step.words}: ${timeText(step.end)}`;
