@@ -82,6 +82,6 @@ def page(code: str) -> str:
         UnknownNameError: there is no such code.
     """
     if code not in CODES:
-        raise UnknownNameError("code", code, CODES)
+        raise UnknownNameError("code", code, CODES, listing="`autopar explain --list` prints all codes.")
     text = files("autopar").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
     return f"# {code}: {CODES[code][1]}\n\n{text}"

@@ -79,19 +79,18 @@ class UnknownNameError(UsageError):
         name: the name.
         known: the names that there are.
         unless: a further mend, for a name that is like none of them.
+        listing: where all names are to be had, in place of their list: there are too many for a line.
     """
 
     code = "AP402"
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, unless: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, unless: str = "", listing: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        near = difflib.get_close_matches(name, self.known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        near = difflib.get_close_matches(name, self.known, n=3 if listing else 1)
+        hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
         more = f" {unless}" if unless and not near else ""
-        super().__init__(
-            f"There is no {kind} named {name!r}.",
-            mend=f"{hint}Known: {', '.join(self.known) or 'none'}.{more}",
-        )
+        names = listing or f"Known: {', '.join(self.known) or 'none'}."
+        super().__init__(f"There is no {kind} named {name!r}.", mend=f"{hint}{names}{more}")
 
 
 class OptionError(UsageError):

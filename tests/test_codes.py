@@ -65,9 +65,19 @@ def test_page_says_what_it_means_how_it_comes_and_what_to_do(code: str) -> None:
 
 
 def test_unknown_code() -> None:
-    """The nearest is suggested."""
-    with pytest.raises(UnknownNameError, match="Did you mean 'AP90"):
+    """The nearest are suggested, and where all are; not all in one line."""
+    with pytest.raises(
+        UnknownNameError, match=r"Did you mean 'AP90.*`autopar explain --list` prints all codes"
+    ) as caught:
         page("AP902")
+    assert str(caught.value).count("AP") < 6
+
+
+def test_all_codes_are_listed(command: Command) -> None:  # noqa: F811
+    """A line for each, with its kind and title."""
+    lines = command("explain", "--list").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[code, kind] for code, (kind, _) in CODES.items()]
+    assert all(line.endswith(CODES[line[:5]][1]) for line in lines)
 
 
 # What needs several processes, or a defect.

@@ -17,7 +17,7 @@ __all__ = ["SHOW_CONFIG", "file_values", "flags_given", "named", "origin", "sett
 
 SHOW_CONFIG = "--show-config"
 _TAKEN = ("trace",)  # AUTOPAR_TRACE is a folder that the runtime writes to, whichever command runs
-_NOT_SET = ("help", "show-config")  # what is asked for once
+_NOT_SET = ("help", "show-config", "list")  # what is asked for once
 
 
 def settable(command: click.Command) -> Iterator[tuple[str, click.Option]]:

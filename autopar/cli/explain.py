@@ -20,8 +20,20 @@ __all__ = ["explain"]
 _CODE = re.compile(r"AP\d+", re.IGNORECASE)
 
 
+def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Prints a line for each code, and ends."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from autopar.codes import CODES
+
+    for code, (kind, title) in CODES.items():
+        click.echo(f"{code}  {kind:<8}  {title}")
+    ctx.exit()
+
+
 @click.command()
 @click.argument("target", metavar="FILE[:NAME]|FOLDER|CODE", shell_complete=files)
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Print all codes.")
 @click.option("--missed", metavar="REGEX", help="Only these remarks on what could not be done; . is all.")
 @click.option("--passed", metavar="REGEX", help="Remarks on what was done that match.")
 @click.option("--analysis", metavar="REGEX", help="Remarks on what was found out that match.")

@@ -90,4 +90,4 @@ def test_code(command: Command) -> None:
     assert command("explain", "ap103").out.startswith("# AP103: a module stays one opaque call\n")
     assert command("explain", "AP103", "--json").json["kind"] == "missed"
     ended = command("explain", "AP902")
-    assert (ended.code, "Did you mean 'AP901'?" in ended.err) == (2, True)
+    assert (ended.code, "Did you mean 'AP901'" in ended.err) == (2, True)
