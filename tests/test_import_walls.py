@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "plugins": {"errors"},
     "partitioner": {"errors"},
     "guards": set(),
+    "lost_ranks": {"errors"},
     "structure": {"compat"},
     "tracebacks": {"errors"},
     "progress": set(),
@@ -42,7 +43,7 @@ MAY_IMPORT = {
         "capture", "collector", "compat", "errors", "islands", "ops", "partitioner", "plugins", "program", "regions",
         "replica_modules", "replica_ops",
     },
-    "shm": {"compat", "errors"},
+    "shm": {"compat", "errors", "lost_ranks"},
     "view": {"errors", "islands", "partitioner", "program"},
 }  # fmt: skip
 MAY_NOT_IMPORT = {

@@ -18,6 +18,7 @@ __all__ = [
     "distributed_debug",
     "functional_collectives",
     "gloo_backend",
+    "group_store",
     "group_timeout",
     "make_store_each_round",
     "prefix_store",
@@ -39,6 +40,14 @@ def distributed_debug() -> bool:
     """Whether TORCH_DISTRIBUTED_DEBUG asks for more text (2.11-2.13: ``get_debug_level``)."""
     module: Any = torch.distributed
     return bool(module.get_debug_level() != module.DebugLevel.OFF)
+
+
+def group_store(group: Any) -> Any:
+    """The store at which the ranks of a process group met, on a connection of its own (2.11-2.13); None without one."""
+    try:
+        return group.get_group_store().clone()
+    except (RuntimeError, NotImplementedError, AttributeError):  # groups without a store, stores without clones
+        return None
 
 
 def group_timeout(group: Any) -> float | None:

@@ -14,6 +14,7 @@ from autopar.runtime.agreement import exchange
 from autopar.runtime.collectives import Collectives, TorchCollectives
 from autopar.runtime.collectives import Work as AnyWork
 from autopar.runtime.group import Group
+from autopar.runtime.heartbeats import StoreHeartbeats
 from autopar.shm import NAME, Communicator, Work, connect
 
 __all__ = ["SharedMemoryCollectives", "group_inside_graphs", "start_collectives"]
@@ -39,9 +40,8 @@ def start_collectives(group: Group, backend: str, *, device: torch.device, nbyte
         backend = os.environ.get(_VARIABLE) or "auto"
     if backend not in ("auto", "shm", "torch"):
         raise OptionError(f"{_VARIABLE} is {backend!r}.", mend="Known: auto, shm, torch.")
-    torchs = TorchCollectives(group)
     if backend == "torch" or (backend == "auto" and device.type != "cpu"):
-        return torchs
+        return TorchCollectives(group, StoreHeartbeats.of(group))
     found: Communicator | str = f"the model is on {device.type}"
     if device.type == "cpu":
         found = connect(
@@ -52,14 +52,14 @@ def start_collectives(group: Group, backend: str, *, device: torch.device, nbyte
             reserve=int(nbytes * _HEADROOM),
         )
     if isinstance(found, Communicator):
-        return SharedMemoryCollectives(found, torchs)
+        return SharedMemoryCollectives(found, TorchCollectives(group))
     if backend == "shm":
         raise LaunchError(
             f"Shared memory cannot carry the gradients: {found}.", mend='Leave the backend to "auto", or say "torch".'
         )
     if group.rank == 0:
         warnings.warn(f"Gradients travel over {group}, not through shared memory: {found}.", stacklevel=2)
-    return torchs
+    return TorchCollectives(group, StoreHeartbeats.of(group))
 
 
 def group_inside_graphs(group: Group, *, shared: bool) -> dist.ProcessGroup:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
 from autopar.errors import RankLostError
+from autopar.lost_ranks import lost
 from autopar.runtime.group import Group
+from autopar.runtime.heartbeats import StoreHeartbeats
 
 __all__ = ["Collectives", "LoneCollectives", "TorchCollectives", "Work", "reporting"]
 
@@ -62,13 +64,14 @@ class TorchCollectives:
 
     Args:
         group: the ranks; a group without a handle is one process, which needs no collectives.
+        heartbeats: told of every collective, and asked where one fails.
     """
 
     shares_memory = False
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, heartbeats: StoreHeartbeats | None = None) -> None:
         assert group.handle is not None
-        self.group, self.world_size = group, group.world_size
+        self.group, self.world_size, self._heartbeats = group, group.world_size, heartbeats
         self._source = dist.get_global_rank(group.handle, 0)
 
     def empty(self, numel: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -79,24 +82,29 @@ class TorchCollectives:
         """Starts an all-reduce (sum) of ``flat`` times ``scale``, in place."""
         if scale != 1.0:
             flat.mul_(scale)
-        with reporting(self.group, label):
+        with self._sending(label):
             work = dist.all_reduce(flat, group=self.group.handle, async_op=True)
-        return _LabelledWork(work, self.group, label)
+        return _LabelledWork(work, self.group, label, self._heartbeats)
 
     def broadcast(self, flat: torch.Tensor, label: str) -> _LabelledWork:
         """Starts a broadcast of rank 0's ``flat``, in place."""
-        with reporting(self.group, label):
+        with self._sending(label):
             work = dist.broadcast(flat, self._source, group=self.group.handle, async_op=True)
-        return _LabelledWork(work, self.group, label)
+        return _LabelledWork(work, self.group, label, self._heartbeats)
 
     def all_gather(self, rows: torch.Tensor, flat: torch.Tensor, label: str) -> _LabelledWork:
         """Starts an all-gather of the ranks' ``flat`` into the rows of ``rows``."""
-        with reporting(self.group, label):
+        with self._sending(label):
             work = dist.all_gather(list(rows), flat, group=self.group.handle, async_op=True)
-        return _LabelledWork(work, self.group, label)
+        return _LabelledWork(work, self.group, label, self._heartbeats)
 
     def close(self) -> None:
         """The process group stays: others may use it."""
+
+    def _sending(self, label: str) -> AbstractContextManager[None]:
+        if self._heartbeats is not None:
+            self._heartbeats.beat(label)
+        return reporting(self.group, label, self._heartbeats)
 
 
 class LoneCollectives:
@@ -133,16 +141,16 @@ class _Done:
 
 
 class _LabelledWork:
-    __slots__ = ("_group", "_label", "_work")
+    __slots__ = ("_group", "_heartbeats", "_label", "_work")
 
-    def __init__(self, work: Any, group: Group, label: str) -> None:
-        self._work, self._group, self._label = work, group, label
+    def __init__(self, work: Any, group: Group, label: str, heartbeats: StoreHeartbeats | None) -> None:
+        self._work, self._group, self._label, self._heartbeats = work, group, label, heartbeats
 
     def wait(self) -> None:
         try:
             self._work.wait()
         except RuntimeError as error:
-            raise _failed(self._group, self._label, error) from error
+            raise _failed(self._group, self._label, error, self._heartbeats) from error
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Calls back once the collective is over, from whatever thread sees it first."""
@@ -150,7 +158,7 @@ class _LabelledWork:
 
 
 @contextmanager
-def reporting(group: Group, label: str) -> Iterator[None]:
+def reporting(group: Group, label: str, heartbeats: StoreHeartbeats | None = None) -> Iterator[None]:
     """Turns what a backend raises within the block into an error that says what was being sent.
 
     Raises:
@@ -159,16 +167,12 @@ def reporting(group: Group, label: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _failed(group, label, error) from error
+        raise _failed(group, label, error, heartbeats) from error
 
 
-def _failed(group: Group, label: str, error: RuntimeError) -> RankLostError:
-    return RankLostError(
-        f"Rank {group.rank} of {group.world_size} lost the others at {label}: {_plain_text(error)}.",
-        why="Another rank ran out of batches, died, was too slow, or sent something else.",
-        mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "
-        "`drop_last`); `timeout=` sets how long a rank waits.",
-    )
+def _failed(group: Group, label: str, error: RuntimeError, heartbeats: StoreHeartbeats | None) -> RankLostError:
+    known, unknown = ([], "") if heartbeats is None else (heartbeats.read(), "the ranks' store does not answer")
+    return lost(group.rank, group.world_size, label, _plain_text(error), known, unknown=unknown)
 
 
 def _plain_text(error: RuntimeError) -> str:

@@ -1,49 +1,31 @@
-"""The errors of the collectives: what was being sent, who is missing or differs, how to mend it."""
+"""What the control blocks tell when a collective fails: what each rank sends, when it began, why it left."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from autopar.errors import RankLostError, RankMismatchError
+from autopar.errors import RankMismatchError
+from autopar.lost_ranks import Heartbeat
 from autopar.shm.layout import ELEMENT_TYPES, MOVED_TYPES, RING, Control, Descriptor, Kind, Operator
 
-__all__ = ["describe", "lost", "mismatch"]
+__all__ = ["describe", "heartbeats", "mismatch", "say_farewell"]
 
 _DTYPE_NAMES = {number: str(dtype).removeprefix("torch.") for dtype, number in {**ELEMENT_TYPES, **MOVED_TYPES}.items()}
-_NAMED = 8  # ranks in a report
 _REDUCING = (Kind.ALL_REDUCE, Kind.REDUCE_SCATTER)
 
 
-def lost(rank: int, label: str, reason: str, controls: Sequence[Control]) -> RankLostError:
-    """This rank cannot go on, because others do not come.
-
-    Args:
-        rank: this rank.
-        label: what was being sent.
-        reason: who is missing, as a clause.
-        controls: all ranks' control blocks, for what each of them began last.
-    """
-    return RankLostError(
-        f"Rank {rank} of {len(controls)} lost the others at {label or 'a collective'}: {reason}.",
-        why="Another rank ran out of batches, died, was too slow, or sent something else. "
-        f"Last heartbeats: {_heartbeats(controls)}.",
-        mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "
-        "`drop_last`); `timeout=` sets how long a rank waits.",
-    )
-
-
-def _heartbeats(controls: Sequence[Control]) -> str:
-    """What each rank began last and how long ago; of many ranks, those that have been silent longest."""
+def heartbeats(controls: Sequence[Control]) -> list[Heartbeat]:
+    """What each rank began last, and how long ago."""
     now = time.monotonic()
-    silent = sorted(range(len(controls)), key=lambda rank: controls[rank].heartbeat)[:_NAMED]
-    told = []
-    for rank in sorted(silent):
-        control = controls[rank]
-        label = control.ring[control.posted % RING].label.decode(errors="replace")
-        ago = f"{max(0.0, now - control.heartbeat):.1f} s ago"
-        told.append(f"rank {rank} {ago} at {label or 'a collective'}" if control.posted else f"rank {rank} none yet")
-    return "; ".join(told)
+    return [
+        Heartbeat(
+            rank,
+            now - control.heartbeat if control.posted else None,
+            control.ring[control.posted % RING].label.decode(errors="replace"),
+        )
+        for rank, control in enumerate(controls)
+    ]
 
 
 def mismatch(posted: list[Descriptor]) -> RankMismatchError:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from autopar.errors import AutoparError, RuntimeStateError
+from autopar.lost_ranks import lost
 from autopar.shm import failures
 from autopar.shm.arena import Arena, Place
 from autopar.shm.layout import ELEMENT_TYPES, MOVED_TYPES, RING, Control, Descriptor, Kind, Status
@@ -214,7 +215,8 @@ class Order:
 
     def _lost(self, label: str, reason: str) -> AutoparError:
         failures.say_farewell(self._controls[self.rank], reason)
-        return self._fail(failures.lost(self.rank, label, reason, self._controls))
+        heartbeats = failures.heartbeats(self._controls)
+        return self._fail(lost(self.rank, self.world_size, label, reason, heartbeats))
 
     def _fail(self, error: ErrorT) -> ErrorT:
         """Remembers the first error: ranks that are out of step cannot get into step again."""

@@ -48,9 +48,10 @@ def test_lost_rank_over_gloo(fault: str) -> None:
 
 @pytest.mark.parametrize("backend", ["shm", "torch"])
 def test_hanging_rank(backend: str) -> None:
-    """The others wait as long as they were told to."""
+    """The others wait as long as they were told to, and know from its heartbeat where it stopped."""
     for outcome in inject("hangs", backend).survivors.values():
         assert f"step 3, {_BUCKET_0}" in outcome.said
+        assert re.search(r"; rank 1 [2-5]\.\d s ago at step 2, bucket 5 of 6 \(first\.weight\); rank 2 ", outcome.said)
         assert TIMEOUT <= outcome.seconds < 2 * TIMEOUT
 
 

@@ -24,7 +24,7 @@ def _collectives(model: nn.Module) -> str:
     assert attachment is not None
     executor = attachment.executor
     assert isinstance(executor, DDPExecutor)
-    return type(executor.collectives).__name__
+    return type(executor.connections.start(hooked=False)).__name__
 
 
 def _trained(**options: str) -> tuple[str, list[float]]:
@@ -102,7 +102,7 @@ def _runs_out() -> str:
     attachment = attachment_of(model)
     assert attachment is not None
     assert isinstance(attachment.executor, DDPExecutor)
-    collectives = attachment.executor.collectives
+    collectives = attachment.executor.connections.start(hooked=False)
     assert isinstance(collectives, SharedMemoryCollectives)
     with pytest.raises(LaunchError) as caught:
         group_memory(collectives, 1 << 52, torch.float32, torch.device("cpu"))
