@@ -187,6 +187,7 @@ def join(model: nn.Module, *, stop_early: bool = False) -> Iterator[None]:
 
     Raises:
         UsageError: the model is not parallel, or not with ``ddp``.
+        OptionError: batch norms take their statistics over all ranks, and ``stop_early`` is False.
     """
     attachment = attachment_of(model)
     executor = None if attachment is None else attachment.start()

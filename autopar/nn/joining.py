@@ -51,7 +51,12 @@ class JoinsUnevenInputs(Joinable):
                 than by the number of ranks that still have batches.
             enable: False turns the context off.
             throw_on_early_termination: raise on all ranks as soon as one has no batch.
+
+        Raises:
+            OptionError: batch norms take their statistics over all ranks, and ranks are to go on without others.
         """
+        if enable and not throw_on_early_termination:
+            self.executor().norms.refuse_absence()
         return Join(
             [self],
             enable,

@@ -94,17 +94,35 @@ class SharedNorms:
                 )
 
     def refuse_compilation(self) -> None:
-        """Says that these modules cannot run under ``torch.compile``, where there are any.
+        """Says that these modules cannot run under ``compile=True``, where there are any.
 
         Raises:
             OptionError: there are.
         """
-        for name, module in zip(self._names.values(), self._names, strict=True):
+        if self:
             raise OptionError(
-                f"compile=True was given, and {name or 'the model'} ({type(module).__name__}) shares its statistics.",
+                f"compile=True was given, and {self._first()} shares its statistics.",
                 why="Its messages are not part of a compiled graph.",
                 mend="Leave compile=True out, or use plain batch norms.",
             )
+
+    def refuse_absence(self) -> None:
+        """Says that no rank can be without a batch, where there are such modules.
+
+        Raises:
+            OptionError: there are.
+        """
+        if self:
+            raise OptionError(
+                f"Ranks with different numbers of batches cannot join: {self._first()} shares its statistics.",
+                why="A rank without a batch runs no forward, for whose statistics the others would wait.",
+                mend="Use plain batch norms, or stop all ranks when one runs out: stop_early=True for autopar.join, "
+                "throw_on_early_termination=True for the drop-in.",
+            )
+
+    def _first(self) -> str:
+        module, name = next(iter(self._names.items()))
+        return f"{name or 'the model'} ({compat.original_class(module).__name__})"
 
     def close(self) -> None:
         """The modules are on their own again."""

@@ -161,7 +161,7 @@ def placed_oddly() -> dict[str, Any]:
 
 
 def others() -> dict[str, Any]:
-    """The drop-in, a checkpoint around norms, a forward without gradients, and the refusal to compile."""
+    """The drop-in, a checkpoint around norms, a forward without gradients; to compile and to join is refused."""
     dist.init_process_group("gloo")
     rank, sizes = dist.get_rank(), [5, 3]
     steps = [sizes] * 3
@@ -184,6 +184,8 @@ def others() -> dict[str, Any]:
     one = autopar.parallelize(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)), "ddp", compile=True)
     with pytest.raises(OptionError, match=r"1 \(SyncBatchNorm\) shares its statistics"):
         one(torch.ones(3, 2))
+    with pytest.raises(OptionError, match=r"left \(SyncBatchNorm\) shares its statistics"), wrapped.join():
+        pass
     return found
 
 
