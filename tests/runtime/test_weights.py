@@ -94,9 +94,9 @@ def equal_sizes() -> list[str]:
     return differences(mine, theirs)
 
 
-def uneven(accumulate: int) -> list[float]:
+def uneven(accumulate: int, **options: Any) -> list[float]:
     """Ranks with other numbers of batches: the difference of the gradient of each step that this rank took."""
-    mine, whole = twin_of(ZOO["mlp"].build, weight="samples", accumulate=accumulate)
+    mine, whole = twin_of(ZOO["mlp"].build, weight="samples", accumulate=accumulate, **options)
     rank, found = dist.get_rank(), []
     sizes = [[3, 1], [4, 2, 5, 1, 2], [1, 1, 6]][: dist.get_world_size()]
     rows = {(r, step): torch.randn(n, 6) for r, own in enumerate(sizes) for step, n in enumerate(own)}
@@ -132,6 +132,9 @@ def everything(world: int) -> dict[str, float]:
     found["equal sizes"] = len(equal_sizes())
     for accumulate in (1, 2):
         found |= {f"join {accumulate}, {step}": apart for step, apart in enumerate(uneven(accumulate))}
+    everything_travels = {"compression": "topk{ratio=1.0}"}
+    found["compressed"] = against_whole("mlp", splits, **everything_travels)
+    found["compressed, join"] = max(uneven(1, **everything_travels))
     return found
 
 
