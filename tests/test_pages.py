@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -65,3 +66,15 @@ def test_page_that_is_out_of_date_is_noticed() -> None:
     """A listing that says something else is replaced."""
     old = "<!-- file a.py -->\n```python\nprint(3)\n```\n\n<!-- run -->\n```console\n$ python a.py\n2\n```\n"
     assert generate()(old) == (old.replace("2\n```", "3\n```"), {})
+
+
+def test_tests_that_the_comparison_with_ddp_names_are_there() -> None:
+    """Each row of the page says where it is shown; torch's own tests are marked as such."""
+    page = (DOCS / "ddp.md").read_text(encoding="utf-8")
+    ours = re.sub(r"torch's `\w+\*?`(, `\w+\*?`)*", "", page)
+    sources = "".join(file.read_text(encoding="utf-8") for file in DOCS.parent.glob("tests/**/test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", ours))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if f"def {name}(" not in sources] == []
+    files = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", page))
+    assert [name for name in sorted(files) if not [*DOCS.parent.glob(f"tests/**/{name}")]] == []

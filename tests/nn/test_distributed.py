@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -105,6 +105,9 @@ def refused_arguments() -> list[str]:
         (layer, {"bucket_cap_mb": -1}),
         (layer, {"bucket_cap_mb_list": [1, -1]}),
         (layer, {"delay_all_reduce_named_params": [("weight", layer.weight)]}),
+        (cast("nn.Module", 3), {}),
+        (nn.parallel.DistributedDataParallel(nn.Linear(2, 2)), {}),
+        (nn.Sequential(DistributedDataParallel(nn.Linear(2, 2))), {}),
     ]
     said = []
     for module, options in cases:
@@ -116,8 +119,9 @@ def refused_arguments() -> list[str]:
 
 
 def test_refusals_have_the_types_of_torch(ranks: Ranks) -> None:
-    """Negative caps are refused, which torch takes."""
+    """Negative caps and wrapped modules are refused, which torch takes."""
     types = ["RuntimeError", "ValueError", "ValueError", "RuntimeError", "ValueError", "ValueError", "ValueError"]
+    types += ["TypeError", "ValueError", "ValueError"]
     assert ranks(refused_arguments, 2) == [types] * 2
 
 
