@@ -8,6 +8,12 @@ An ordinary training script for one process, plus two lines: `autopar.paralleliz
     python examples/digits.py --strategy data_parallel     one process, two replicas
 
 `examples/digits_demo.py` does all three and compares the results.
+
+With `--checkpoints FOLDER` it writes one after each epoch and goes on from the last one there, so that
+
+    autopar run --nproc 2 --max-restarts 3 examples/digits.py --checkpoints FOLDER
+
+comes to the same end, bit for bit, whatever fails on the way.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -77,20 +83,24 @@ def shuffled(dataset: TensorDataset, epoch: int) -> Subset:
     return Subset(dataset, order.tolist())
 
 
-def batches(dataset: TensorDataset, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(dataset: TensorDataset, epochs: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """This rank's part of every global batch: with two ranks, every other image of each 64."""
     local_batch = GLOBAL_BATCH // int(os.environ.get("WORLD_SIZE", "1"))
-    for epoch in range(epochs):
+    for epoch in epochs:
         yield from autopar.shard(DataLoader(shuffled(dataset, epoch), batch_size=local_batch, drop_last=True))
 
 
-def train(model: nn.Module, dataset: TensorDataset, epochs: int) -> list[float]:
-    """Train in place; the duration of every step in milliseconds."""
-    total = epochs * (len(dataset) // GLOBAL_BATCH)
+def train(model: nn.Module, dataset: TensorDataset, epochs: int, checkpoints: Path | None = None) -> list[float]:
+    """Train in place, from the last checkpoint on; the duration of every step in milliseconds."""
+    an_epoch = len(dataset) // GLOBAL_BATCH
+    total = epochs * an_epoch
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=total)
-    progress, step_ms = Steps("training", total), []
-    for _, (images, labels) in zip(progress, batches(dataset, epochs), strict=True):
+    run = {"model": model, "optimizer": optimizer, "path": checkpoints, "extras": {"schedule": schedule}}
+    last = checkpoints and autopar.load(**run, missing_ok=True)
+    done = last.step if last else 0
+    progress, step_ms = Steps("training", total, done=done), []
+    for step, (images, labels) in zip(progress, batches(dataset, range(done // an_epoch, epochs)), strict=True):
         start = time.perf_counter()
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
@@ -99,6 +109,8 @@ def train(model: nn.Module, dataset: TensorDataset, epochs: int) -> list[float]:
         schedule.step()
         step_ms.append(1e3 * (time.perf_counter() - start))
         progress.note = f"loss {loss.item():.3f}"
+        if checkpoints and (step + 1) % an_epoch == 0:
+            autopar.save(**run, step=step + 1)
     return step_ms
 
 
@@ -106,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--strategy", default="auto", choices=("none", "auto", "ddp", "data_parallel"))
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--checkpoints", type=Path, help="write them to this folder, and go on from the last one there")
     parser.add_argument("--save", type=Path, help="write weights, accuracy and step times to this file")
     args = parser.parse_args()
 
@@ -115,7 +128,7 @@ def main() -> None:
         autopar.parallelize(model, strategy=args.strategy)
 
     train_set, held_out = digits()
-    step_ms = train(model, train_set, args.epochs)
+    step_ms = train(model, train_set, args.epochs, args.checkpoints)
     correct = accuracy(model, held_out)
     if os.environ.get("RANK", "0") == "0":
         print(f"accuracy {correct:.1%} on {len(held_out)} held-out images")

@@ -1,5 +1,7 @@
 """The digits example: its data and its model."""
 
+from pathlib import Path
+
 import digits
 import pytest
 import torch
@@ -27,7 +29,7 @@ def test_batches_fill_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process sees 22 whole batches of 64 an epoch; what does not fill one is left out."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     train, _ = digits.digits()
-    batches = list(digits.batches(train, epochs=2))
+    batches = list(digits.batches(train, range(2)))
     assert [len(images) for images, _ in batches] == [64] * 44
 
 
@@ -43,3 +45,30 @@ def test_gradient_is_the_mean_over_halves() -> None:
     ]
     for expected, *parts in zip(whole, *halves, strict=True):
         torch.testing.assert_close(sum(parts) / 2, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_goes_on_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped within its second epoch repeats that one, and ends with the bits of an undisturbed run."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    train, _ = digits.digits()
+    few = torch.utils.data.TensorDataset(*train[:256])
+
+    def trained(folder: str, stop_at: int | None = None) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = digits.DigitClassifier(width=4).double()
+        count = 0
+
+        def stop(*ignored: object) -> None:
+            nonlocal count
+            count += 1
+            if count == stop_at:
+                raise KeyboardInterrupt
+
+        model.register_forward_pre_hook(stop)
+        steps = digits.train(model, few, 3, tmp_path / folder)
+        assert len(steps) == (12 if stop_at is None and folder == "whole" else 8)
+        return [p.detach() for p in model.parameters()]
+
+    with pytest.raises(KeyboardInterrupt):
+        trained("stopped", stop_at=7)
+    assert all(torch.equal(p, q) for p, q in zip(trained("stopped"), trained("whole"), strict=True))
