@@ -51,7 +51,7 @@ format: $(READY) ## rewrite the files in the house format
 fuzz: $(READY) ## 10,000 plans, graphs, pipelines and command lines (CASES=n), 5,000 modules against eager (DRAWS=n)
 	@AUTOPAR_FUZZ_CASES=$(CASES) AUTOPAR_FUZZ_DRAWS=$(DRAWS) $(RUN) -m pytest -q tests/fuzz $(PYTEST)
 
-faults: $(READY) ## kill, hang, disconnect a rank of three; what the others say (ARGS="--kills 5")
+faults: $(READY) ## kill, hang, disconnect a rank of three, kill saves and runs; what comes of it (ARGS="--kills 5")
 	@$(RUN) -m tests.faults $(ARGS)
 
 bench: $(READY) ## steps against the plain module and torch's DDP, 2 ranks; draws docs/pictures/benchmarks.svg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import resource
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -95,6 +97,22 @@ def _lose_connections(*ignored: object) -> None:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+def _fill_shared_memory() -> None:
+    """Puts a /dev/shm of one page, which is taken, in front of this process alone; needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, private = 0x00020000, 0x00040000 | 0x4000
+    if libc.unshare(new_namespace) or libc.mount(b"none", b"/", None, private, None):
+        raise PermissionError(ctypes.get_errno(), "No mounts of one's own are allowed here")
+    if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"size=4k"):
+        raise PermissionError(ctypes.get_errno(), "No mounts are allowed here")
+    Path("/dev/shm/full").write_bytes(bytes(4096))
+    try:
+        Path("/dev/shm/more").write_bytes(bytes(1))
+    except OSError:
+        return
+    raise AssertionError("/dev/shm is not full")
+
+
 # Fault to the moments at which it happens; a moment is where `train` calls it.
 INJECTED: dict[str, dict[str, Callable[..., None]]] = {
     "killed before a collective": {"forward": _kill},
@@ -105,6 +123,7 @@ INJECTED: dict[str, dict[str, Callable[..., None]]] = {
     "hangs": {"forward": _hang},
     "is slow": {"forward": _be_slow},
     "loses its connections": {"forward": _lose_connections},
+    "finds /dev/shm full": {},
     "takes another branch": {},
     "skips a backward": {},
     "may take no shared memory": {},
@@ -116,6 +135,8 @@ def train(fault: str, backend: str) -> Outcome:
     faulty = int(os.environ["RANK"]) == FAULTY_RANK
     if faulty and fault == "may take no shared memory":
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    if faulty and fault == "finds /dev/shm full":
+        _fill_shared_memory()
     torch.manual_seed(int(os.environ["RANK"]))
     model = autopar.parallelize(Branching(), "ddp", timeout=TIMEOUT, backend=backend, bucket_cap_mb=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
