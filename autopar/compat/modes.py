@@ -40,6 +40,12 @@ def without_function_mode() -> AbstractContextManager[Any]:
     return _pop_mode_temporarily()
 
 
+# torch counts the attention kernels of GPUs (2.11-2.13); the CPU's multiplies the same and takes the same arguments.
+_COUNTED_AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention
+}
+
+
 class FlopCounter(TorchDispatchMode):
     """Counts floating-point operations with the formulas of ``torch.utils.flop_counter``.
 
@@ -61,7 +67,8 @@ class FlopCounter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
+        packet = func._overloadpacket
+        formula = flop_registry.get(_COUNTED_AS.get(packet, packet))
         if formula is not None:
             self.total += self._flops(formula, args, kwargs, result)
         return result

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from autopar.partitioner.rates import Rates
 
@@ -27,8 +28,7 @@ _FREE = {
 """Views, as a rule: they read and write no elements."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationCost:
+class OperationCost(NamedTuple):
     """What decides how long an operation takes.
 
     Attributes:

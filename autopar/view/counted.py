@@ -32,7 +32,7 @@ def uncounted(document: Mapping[str, Any]) -> list[str]:
     found: dict[str, str] = {}
     for node in document["after"]["nodes"]:
         module = node["module"]
-        if node["flops"] or module not in owners or node["name"] in outside:
+        if node["op"] == "get_attr" or node["flops"] or module not in owners or node["name"] in outside:
             continue
         if node["opaque"] or str(node["target"]).rpartition(".")[2] in _RECURRENT:
             named = f"{module} ({node['class']})" if node["class"] and module else module or document["model"]

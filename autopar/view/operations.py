@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["ROOT", "Operation", "operations", "sent_bytes", "spec_bytes"]
 
@@ -14,8 +13,7 @@ ROOT = "(model itself)"  # how pictures name the module that has no path
 Node = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One node that computes something.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from autopar.partitioner.rates import Rates
 from autopar.partitioner.timeline import Message, OperationCost, play
@@ -13,8 +13,7 @@ from autopar.view.operations import Operation, operations, sent_bytes
 __all__ = ["Computation", "Step", "Transfer", "predict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Computation:
+class Computation(NamedTuple):
     """Forward or backward of one operation; times are in seconds from the beginning of the step."""
 
     operation: Operation

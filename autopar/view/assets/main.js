@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const view = { which: "after", withState: false, scheme: "phase", open: new Set(), selected: null, tree: null, most: null };
 const READABLE = 0.7; // scale at which letters are eight pixels high
-const stats = { layout: 0, draw: 0, drawn: 0 };
+const stats = { layout: 0, draw: 0, drawn: 0, first: 0 };
 window.autopar = { view, stats, camera, visible: () => visible(view.tree.root), at };
 
 function visible(group) {
@@ -33,6 +33,7 @@ function redraw() {
     waiting = false;
     stats.draw = drawGraph(view);
     stats.drawn += 1;
+    stats.first ||= performance.now();
     drawStrip(view.selected);
     byId("status").textContent = `${visible(view.tree.root).length.toLocaleString("en")} of ${source.counts[view.which].toLocaleString("en")} nodes drawn · layout ${Math.round(stats.layout)} ms`;
   });
