@@ -61,9 +61,11 @@ def _label(paths: Sequence[str]) -> str:
 def times_of(step: Step) -> Times:
     """Seconds that each module's own operations take."""
     found: dict[str, list[float]] = {}
-    for place, spans in enumerate((step.forward, step.backward)):
-        for one in spans:
-            found.setdefault(one.operation.node["module"], [0.0, 0.0])[place] += one.end - one.start
+    modules = [one.node["module"] for one in step.computing]
+    for module, (start, end) in zip(modules, step.played.forward, strict=True):
+        found.setdefault(module, [0.0, 0.0])[0] += end - start
+    for place, start, end in step.played.backward:
+        found[modules[place]][1] += end - start
     return {path: (forward, backward) for path, (forward, backward) in found.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["ROOT", "Operation", "operations", "sent_bytes", "spec_bytes"]
@@ -44,24 +44,28 @@ def operations(document: Mapping[str, Any], graph: str = "after") -> list[Operat
     nodes = {node["name"]: node for node in document[graph]["nodes"]}
     sync = {name for name, node in nodes.items() if node["bucket"] is not None and _is_sync(node)}
     handed = {name for name, node in nodes.items() if node["param_bytes"] and node["op"] in ("get_attr", "placeholder")}
-    handed |= _handouts(nodes, document[graph]["edges"], sync)
+    for source, target in document[graph]["edges"]:
+        if source in sync and nodes[target]["target"] == "operator.getitem":
+            handed.add(target)  # one parameter, taken out of what the synchronisation returns
     taken: dict[str, list[Node]] = {}
     for source, target in document[graph]["edges"]:
         if source in handed:
             taken.setdefault(target, []).append(nodes[source])
-    within = _buckets_within(document) if any(node["op"] == "call_module" for node in nodes.values()) else {}
+    within: dict[str, set[int]] | None = None
     found = []
     for name, node in nodes.items():
-        op, nbytes = node["op"], node["param_bytes"]
+        op = node["op"]
         if op == "get_attr" or op == "output" or name in handed:
             continue
         if name in sync:
-            found.append(Operation(node, nbytes, (node["bucket"],), True))
+            found.append(Operation(node, node["param_bytes"], (node["bucket"],), True))
             continue
-        buckets: set[int] = within.get(node["module"], set()) if op == "call_module" else set()
-        if name in taken:
-            nbytes += sum(one["bytes"] for one in taken[name])
-            buckets = buckets | {one["bucket"] for one in taken[name] if one["bucket"] is not None}
+        parameters = taken.get(name, ())
+        buckets = {one["bucket"] for one in parameters if one["bucket"] is not None}
+        if op == "call_module":
+            within = _buckets_within(document) if within is None else within
+            buckets |= within.get(node["module"], set())
+        nbytes = node["param_bytes"] + sum([one["bytes"] for one in parameters])
         found.append(Operation(node, nbytes, tuple(sorted(buckets)), False))
     return found
 
@@ -76,11 +80,6 @@ def _buckets_within(document: Mapping[str, Any]) -> dict[str, set[int]]:
                 module = module.rpartition(".")[0]
                 within.setdefault(module, set()).add(bucket["index"])
     return within
-
-
-def _handouts(nodes: Mapping[str, Node], edges: Iterable[Sequence[str]], sync: Set[str]) -> set[str]:
-    """Names of the nodes that take one parameter out of what a synchronisation node returns."""
-    return {target for source, target in edges if source in sync and nodes[target]["target"] == "operator.getitem"}
 
 
 def _is_sync(node: Node) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from autopar.partitioner.rates import Rates
-from autopar.partitioner.timeline import Message, OperationCost, play
+from autopar.partitioner.timeline import Message, OperationCost, Timeline, play
 from autopar.view.operations import Operation, operations, sent_bytes
 
 __all__ = ["Computation", "Step", "Transfer", "predict"]
@@ -47,23 +47,40 @@ class Step:
 
     Attributes:
         ranks: number of ranks it was predicted for.
-        forward, backward: in the order in which they run.
+        computing: the operations, in the order of forward.
+        played: when each of them runs, by its place.
         transfers: in launch order.
-        turn: when forward ends and backward begins.
-        computed: when backward ends.
     """
 
     ranks: int
-    forward: tuple[Computation, ...]
-    backward: tuple[Computation, ...]
+    computing: tuple[Operation, ...]
+    played: Timeline
     transfers: tuple[Transfer, ...]
-    turn: float
-    computed: float
+
+    @property
+    def forward(self) -> list[Computation]:
+        """The operations in the order in which they run."""
+        return [Computation(one, *span) for one, span in zip(self.computing, self.played.forward, strict=True)]
+
+    @property
+    def backward(self) -> list[Computation]:
+        """Those that have a backward, in the order in which it runs."""
+        return [Computation(self.computing[place], start, end) for place, start, end in self.played.backward]
+
+    @property
+    def turn(self) -> float:
+        """When forward ends and backward begins."""
+        return self.played.turn
+
+    @property
+    def computed(self) -> float:
+        """When backward ends."""
+        return self.played.computed
 
     @property
     def end(self) -> float:
         """When everything is over."""
-        return max(self.computed, self.transfers[-1].end) if self.transfers else self.computed
+        return self.played.end
 
     @property
     def exposed(self) -> float:
@@ -86,19 +103,16 @@ def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None)
     rates = Rates.from_json(document["rates"])
     ranks = document["world_size"] or 2
     read = _bytes_read(document)
-    computing = [
-        one
-        for one in (operations(document) if run is None else run)
-        if not one.sync and one.node["op"] != "placeholder"
-    ]
+    found = operations(document) if run is None else run
+    computing = tuple([one for one in found if not one.sync and one.node["op"] != "placeholder"])
     first = {bucket: place for place, one in reversed(list(enumerate(computing))) for bucket in one.buckets}
     buckets = (document["plan"] or {"buckets": ()})["buckets"]
     messages = [Message(nbytes=sent_bytes(bucket), last=first.get(bucket["index"])) for bucket in buckets]
     played = play([_cost(one, read[one.node["name"]]) for one in computing], messages, rates, ranks=ranks)
     return Step(
         ranks,
-        tuple(Computation(one, *span) for one, span in zip(computing, played.forward, strict=True)),
-        tuple(Computation(computing[place], start, end) for place, start, end in played.backward),
+        computing,
+        played,
         tuple(
             Transfer(
                 bucket["index"],
@@ -110,8 +124,6 @@ def predict(document: Mapping[str, Any], run: Sequence[Operation] | None = None)
             )
             for bucket, message, travel in zip(buckets, messages, played.travels, strict=True)
         ),
-        played.turn,
-        played.computed,
     )
 
 

@@ -67,7 +67,7 @@ def module_rows(document: Mapping[str, Any], run: Sequence[Operation] | None = N
         rows.append(
             ModuleRow(
                 path=path,
-                kinds=tuple(dict.fromkeys([_kind(node) for node in sorted(nodes, key=_weight, reverse=True)])),
+                kinds=tuple(dict.fromkeys(map(_kind, sorted(nodes, key=_weight, reverse=True)))),
                 count=len(nodes),
                 flops=flops,
                 backward_flops=_backward(flops, differentiated, bool(specs)) + sum(again),
