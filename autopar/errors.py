@@ -149,9 +149,14 @@ class LaunchError(AutoparError):
 
 
 class RankLostError(LaunchError):
-    """Other ranks did not come: they died, were too slow, had fewer batches, or sent something else."""
+    """Other ranks did not come: they died, were too slow, had fewer batches, or sent something else.
+
+    Attributes:
+        heartbeats: when each rank began which collective last, as a clause; "" where that is not known.
+    """
 
     code = "AP302"
+    heartbeats: str = ""
 
 
 class RankMismatchError(AutoparError):

@@ -46,14 +46,15 @@ def lost(
         unknown: why there are none, as a clause; "" where nobody keeps any.
     """
     why = "Another rank ran out of batches, died, was too slow, or sent something else."
-    if heartbeats:
-        silent = sorted(heartbeats, key=lambda one: one.age if one.age is not None else float("inf"))[-_NAMED:]
-        why += f" Last heartbeats: {'; '.join(map(str, sorted(silent, key=lambda one: one.rank)))}."
-    elif unknown:
-        why += f" Last heartbeats: unknown, because {unknown}."
-    return RankLostError(
+    silent = sorted(heartbeats, key=lambda one: one.age if one.age is not None else float("inf"))[-_NAMED:]
+    told = "; ".join(map(str, sorted(silent, key=lambda one: one.rank)))
+    if told or unknown:
+        why += f" Last heartbeats: {told or f'unknown, because {unknown}'}."
+    error = RankLostError(
         f"Rank {rank} of {world_size} lost the others at {label or 'a collective'}: {reason}.",
         why=why,
         mend="Look at the first error that any rank printed; give every rank as many batches (`autopar.shard`, "
         "`drop_last`); `timeout=` sets how long a rank waits.",
     )
+    error.heartbeats = told
+    return error

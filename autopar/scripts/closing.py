@@ -22,6 +22,7 @@ class Failure:
         error: exception class and text; ``""`` where there was none.
         place: file and line of the user's that raised it, such as ``"train.py:14"``, where known.
         lost: whether the exception only says that another rank was gone.
+        heartbeats: when each rank began which collective last, as far as this one knows.
     """
 
     rank: int
@@ -30,6 +31,7 @@ class Failure:
     error: str = ""
     place: str = ""
     lost: bool = False
+    heartbeats: str = ""
 
     @property
     def stopped(self) -> bool:
@@ -63,7 +65,7 @@ def closing(script: str, failures: Collection[Failure], *, ranks: Sequence[int],
     sentences += [f"Rank {one.rank} failed, too: {_what(one)}." for one in sorted(also, key=lambda one: one.rank)]
     ended = {
         "was stopped": [one.rank for one in others if one.stopped],
-        f"lost {'it' if len(alike) == 1 else 'them'} and ended": [one.rank for one in others if one.lost],
+        _lost(first, len(alike)): [one.rank for one in others if one.lost],
         "had ended by itself": sorted(set(ranks) - {one.rank for one in failures}),
     }
     for what, numbers in ended.items():
@@ -72,6 +74,9 @@ def closing(script: str, failures: Collection[Failure], *, ranks: Sequence[int],
             sentences.append(f"{_ranks(numbers, ()).capitalize()} {words}.")
     if several_hosts and (first.lost or first.stopped):
         sentences.append("The first error is on another host.")
+    heartbeats = next((one.heartbeats for one in failures if one.heartbeats), "")
+    if heartbeats and (first.lost or not first.error):  # nobody else says where the others were
+        sentences.append(f"Last heartbeats: {heartbeats}.")
     if first.exit_code == -signal.SIGKILL:
         sentences.append("The system kills a process so when memory runs out.")
     return " ".join(sentences)
@@ -83,6 +88,12 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _lost(first: Failure, how_many: int) -> str:
+    if first.lost:
+        return "lost others, too"
+    return f"lost {'it' if how_many == 1 else 'them'} and ended"
 
 
 def _what(failure: Failure) -> str:

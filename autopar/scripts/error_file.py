@@ -44,12 +44,19 @@ class ErrorFile(ErrorHandler):
         if not path:
             return
         now = time.time()
+        own = {
+            "what": what_of(e),
+            "place": place_of(e),
+            "time": now,
+            "lost": has_lost_a_rank(e),
+            "heartbeats": next((one.heartbeats for one in _chain(e) if isinstance(one, RankLostError)), ""),
+        }
         trace = "".join(traceback.format_exception(type(e), e, e.__traceback__))
         document = {
             "message": {
                 "message": f"{type(e).__name__}: {e}",
                 "extraInfo": {"py_callstack": trace, "timestamp": str(int(now))},
-                "autopar": {"what": what_of(e), "place": place_of(e), "time": now, "lost": has_lost_a_rank(e)},
+                "autopar": own,
             }
         }
         Path(path).write_text(json.dumps(document), encoding="utf-8")
@@ -80,7 +87,7 @@ def what_of(error: BaseException) -> str:
     if not has_lost_a_rank(error):
         return f"{type(error).__name__}: {error}"
     if isinstance(error, AutoparError):
-        return error.what.partition(": ")[0]
+        return error.what.partition(": ")[0] if _LOSS.search(error.what) else error.what.rstrip(".")
     return f"Rank {os.environ.get('RANK', '0')} lost the connection to another rank"
 
 

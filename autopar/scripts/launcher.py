@@ -99,6 +99,7 @@ def _failure(rank: int, failure: ProcessFailure) -> Failure:
         error=own.get("what", message["message"]),
         place=own.get("place", ""),
         lost=own.get("lost", False),
+        heartbeats=own.get("heartbeats", ""),
     )
 
 

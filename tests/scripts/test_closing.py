@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autopar.scripts.closing import Failure, closing
@@ -39,6 +41,20 @@ LOST = Failure(
 def test_cause_and_consequences(failures: list[Failure], expected: str) -> None:
     """A rank that was stopped or lost another is never the cause, whenever it ended."""
     assert closing("train.py", failures, ranks=[0, 1]) == expected
+
+
+def test_a_hang_is_told_by_the_heartbeats() -> None:
+    """No rank failed by itself then: the launcher stopped the one that hung. A traceback needs no heartbeats."""
+    beats = "rank 0 2.0 s ago at step 3; rank 1 2.1 s ago at step 2; rank 2 2.0 s ago at step 3"
+    texts = {rank: f"Rank {rank} of 3 lost the others at step 3: rank 1 did not come within 2 s" for rank in (0, 2)}
+    waited = [replace(LOST, rank=rank, error=text, heartbeats=beats) for rank, text in texts.items()]
+    hung = replace(STOPPED, rank=1)
+    assert closing("train.py", [*waited, hung], ranks=range(3)) == (
+        f"train.py failed on rank 0: {texts[0]} (train.py:9). Rank 1 was stopped. "
+        f"Rank 2 lost others, too. Last heartbeats: {beats}."
+    )
+    assert f"Last heartbeats: {beats}. The system" in closing("train.py", [*waited, KILLED], ranks=range(3))
+    assert "heartbeats" not in closing("train.py", [*waited, RAISED], ranks=range(3))
 
 
 def test_one_error_on_every_rank_is_said_once() -> None:

@@ -54,6 +54,7 @@ def test_a_killed_rank(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
     if "lost it and ended" in last:
         assert lost.startswith("autopar: Rank 0 of 2 lost the others at step 2, bucket 0 of 1 (bias and 1 more)")
         assert lost.endswith("(train.py:8)")
+        assert " Last heartbeats: rank 0 " in last
     else:
         assert "was stopped" in last
     assert not [noise for noise in (*NOISE, "Traceback") if noise in err]
