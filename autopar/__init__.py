@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DDP": "autopar.strategies",
     "DataParallel": "autopar.strategies",
+    "ZeRO1": "autopar.strategies",
     "PassObserver": "autopar.passes.observers",
     "Plan": "autopar.partitioner.plan",
     "Program": "autopar.program",
@@ -33,6 +34,7 @@ _HOMES = {
     "report": "autopar.api",
     "save": "autopar.checkpoint",
     "shard": "autopar.api",
+    "shard_optimizer": "autopar.optimizers",
     "trace": "autopar.api",
     "unparallelize": "autopar.api",
     "verify": "autopar.verification",
@@ -46,6 +48,7 @@ __all__ = [
     "Plan",
     "Program",
     "Remark",
+    "ZeRO1",
     "__version__",
     "errors",
     "flush",
@@ -61,6 +64,7 @@ __all__ = [
     "report",
     "save",
     "shard",
+    "shard_optimizer",
     "strategies",
     "trace",
     "unparallelize",
@@ -71,11 +75,12 @@ if TYPE_CHECKING:
     from autopar import errors, nn, ops, strategies
     from autopar.api import flush, join, no_sync, parallelize, report, shard, trace, unparallelize
     from autopar.checkpoint import load, save
+    from autopar.optimizers import shard_optimizer
     from autopar.partitioner.plan import Plan
     from autopar.passes.observers import PassObserver, observing
     from autopar.passes.registry import register_pass
     from autopar.program import Program, Remark
-    from autopar.strategies import DDP, DataParallel, register_strategy
+    from autopar.strategies import DDP, DataParallel, ZeRO1, register_strategy
     from autopar.verification import verify
 
 

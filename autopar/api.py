@@ -7,23 +7,27 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from autopar.attach import Attachment, attach, attachment_of, detach
 from autopar.capture import ladder
-from autopar.errors import UsageError
+from autopar.errors import OptionError, UsageError
 from autopar.nn.joining import JoinedModel
+from autopar.optimizers import shard_optimizer
 from autopar.partitioner.plan import Plan
 from autopar.passes.base import PassContext
 from autopar.passes.pipeline import build, parse
 from autopar.passes.runner import run_pipeline
 from autopar.program import Program
 from autopar.runtime.ddp import DDPExecutor
+from autopar.runtime.group import launched_world_size
 from autopar.runtime.loader import ShardedLoader
 from autopar.runtime.notices import say
 from autopar.runtime.report import step_report
 from autopar.strategies.auto import pick_strategy
 from autopar.strategies.base import Strategy, resolve
+from autopar.strategies.zero1 import ZeRO1
 from autopar.tracebacks import as_eager
 
 __all__ = ["flush", "join", "no_sync", "parallelize", "report", "shard", "trace", "unparallelize"]
@@ -72,6 +76,7 @@ def parallelize(
     plan: Plan | None = None,
     gate: bool = True,
     capture: str = "auto",
+    optimizer: Optimizer | None = None,
     **options: Any,
 ) -> ModuleT:
     """Makes a model train in parallel, in place, and returns the same object.
@@ -90,6 +95,8 @@ def parallelize(
         gate: compare one step of the captured program with eager before using it.
         capture: how the model becomes a graph: ``"auto"`` takes the finest form that is exact;
             ``"symbolic"``, ``"export"``, ``"dynamo"`` and ``"opaque"`` force one.
+        optimizer: of the model's parameters, for strategies that divide its state among the ranks; in place. One
+            that is made later goes to ``autopar.shard_optimizer``.
         **options: options of the strategy, such as ``bucket_cap_mb=10``.
 
     Raises:
@@ -113,12 +120,22 @@ def parallelize(
     else:
         chosen = resolve(strategy, options)
     ladder.check_choice(capture)
+    divides = isinstance(chosen, ZeRO1)
+    if optimizer is not None and not divides:
+        raise OptionError(
+            f"An optimizer was given to strategy {chosen.name!r}, which leaves optimizers alone.",
+            mend="Say strategy='zero1' to divide its state among the ranks, or leave it out.",
+        )
     attachment = Attachment(chosen, pipeline=pipeline, plan=plan, gate=gate, capture=capture)
     attach(model, attachment)
     try:
         attachment.start()
         if reason:
             say(f"strategy {chosen.name!r}: {reason}")
+        if optimizer is not None:
+            shard_optimizer(model, optimizer)
+        elif divides and launched_world_size() not in (None, 1):
+            say("zero1: an optimizer is divided among the ranks by autopar.shard_optimizer(model, optimizer)")
         if example_inputs is not None:
             args, kwargs = as_call(example_inputs)
             attachment.compile(args, kwargs)
@@ -129,7 +146,10 @@ def parallelize(
 
 
 def unparallelize(model: ModuleT) -> ModuleT:
-    """Gives the model back as it was before ``parallelize``, with the values that it has now."""
+    """Gives the model back as it was before ``parallelize``, with the values that it has now.
+
+    Optimizers that the ranks divided have all of their state again; all ranks must call it then.
+    """
     detach(model)
     return model
 

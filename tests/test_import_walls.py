@@ -51,6 +51,7 @@ MAY_NOT_IMPORT = {
     "compilation": {"api", "cli", "emit", "verification", "view", "runtime"},
     "runtime": {"api", "attach", "cli", "emit", "verification", "view"},
     "attach": {"api", "cli", "emit", "verification", "view"},
+    "optimizers": {"api", "cli", "emit", "verification", "view"},
     "emit": {"api", "cli", "verification", "view"},
     "nn": {"cli", "emit", "verification", "view"},
     "checkpoint": {"api", "cli", "emit", "verification", "view", "capture", "passes"},

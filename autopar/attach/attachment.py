@@ -23,6 +23,7 @@ from autopar.program import Program
 from autopar.progress import telling
 from autopar.runtime.executor import Executor, Runnable
 from autopar.runtime.notices import slow_capture
+from autopar.runtime.sharding import ShardedOptimizer
 from autopar.runtime.slots import ModelGuard
 from autopar.strategies.base import Strategy
 
@@ -58,6 +59,7 @@ class Attachment:
 
     Attributes:
         compilation: the first compilation; None before the first forward.
+        sharded: optimizers of the model's parameters whose state the ranks divide.
         before_forward: called at the start of each forward; None outside of ``autopar.join``.
     """
 
@@ -76,6 +78,7 @@ class Attachment:
         self.model: nn.Module | None = None
         self.executor: Executor | None = None
         self.compilation: Compilation | None = None
+        self.sharded: list[ShardedOptimizer] = []
         self.before_forward: Callable[[], None] | None = None
         self._gave_up = False
         self._entries: list[Entry] = []

@@ -95,6 +95,8 @@ def detach(model: nn.Module) -> nn.Module:
     """Undoes ``attach``: the module is the user's own again; returns the same object."""
     attachment = attachment_of(model)
     if attachment is not None:
+        for sharded in attachment.sharded:
+            sharded.release()
         attachment.invalidate()
         del vars(model)[_ATTRIBUTE]
         model.__class__ = compat.original_class(model)

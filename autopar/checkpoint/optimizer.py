@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch import nn
@@ -25,13 +26,14 @@ def by_name(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
 
 
 def by_number(named: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
-    """What ``optimizer.load_state_dict`` takes.
+    """What ``optimizer.load_state_dict`` takes; asks no other rank.
 
     Raises:
         CheckpointError: its groups hold other parameters than those in the checkpoint.
     """
     names = _names(optimizer, model)
-    groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    count = itertools.count()
+    groups = [[next(count) for _ in group["params"]] for group in optimizer.param_groups]
     found = [[names[number] for number in numbers] for numbers in groups]
     saved = [group["params"] for group in named["param_groups"]]
     if found != saved:

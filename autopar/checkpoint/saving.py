@@ -60,6 +60,8 @@ def save(
     model, group = plain(model), group_of(model)
     own = {"streams": streams.snapshot(), "loader": loader.state_dict() if loader is not None else None}
     ranks = shared(group, own)
+    # on every rank, since one whose optimizer is sharded asks the others for their shares
+    state = None if optimizer is None else by_name(optimizer, model)
 
     def write() -> str:
         tensors: Tensors = {}
@@ -67,7 +69,7 @@ def save(
             "step": step,
             "world_size": group.world_size,
             "model": pack(model.state_dict(), ("model",), tensors),
-            "optimizer": None if optimizer is None else pack(by_name(optimizer, model), ("optimizer",), tensors),
+            "optimizer": None if state is None else pack(state, ("optimizer",), tensors),
             "extras": {
                 name: pack(extra.state_dict(), ("extras", name), tensors) for name, extra in (extras or {}).items()
             },

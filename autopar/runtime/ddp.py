@@ -22,6 +22,7 @@ from autopar.runtime.agreement import check_equal, copy_from_rank, describe
 from autopar.runtime.backward_optimizers import BackwardOptimizers
 from autopar.runtime.batch_norm import SharedNorms
 from autopar.runtime.buffers import BufferBroadcast
+from autopar.runtime.collectives import Collectives
 from autopar.runtime.comm_hook import CommHook
 from autopar.runtime.connections import Connections
 from autopar.runtime.device import device_of
@@ -152,6 +153,10 @@ class DDPExecutor:
         self._compilation = mine if follows else attempt(agreed, rates, mine.before)
         return self._compilation
 
+    def collectives(self) -> Collectives:
+        """What carries the messages of the runtime; called on all ranks at the same point."""
+        return self.connections.start(hooked=self.comm_hook is not None)
+
     def follow_others(self) -> None:
         """Does as ``agree`` and ``prepare`` on a rank without a batch: takes over the plan of the others."""
         self.connections.rates(hooked=self.comm_hook is not None)
@@ -269,7 +274,7 @@ class DDPExecutor:
         """The engine of this model; made for the first program, kept for the next ones."""
         if self.engine is None:
             parameters = dict(self.model.named_parameters())
-            collectives = self.connections.start(hooked=self.comm_hook is not None)
+            collectives = self.collectives()
             self.engine = make_engine(plan, self.model, collectives, self.comm_hook, self.group, self._compilation)
             self.engine.window.size = self.accumulate
             if self.weigh is not None:

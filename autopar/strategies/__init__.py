@@ -7,5 +7,6 @@ rewriting (a pass), decisions about buckets (the partitioner), or collectives (t
 from autopar.strategies.base import Strategy, register_strategy, resolve, strategies
 from autopar.strategies.data_parallel import DataParallel
 from autopar.strategies.ddp import DDP
+from autopar.strategies.zero1 import ZeRO1
 
-__all__ = ["DDP", "DataParallel", "Strategy", "register_strategy", "resolve", "strategies"]
+__all__ = ["DDP", "DataParallel", "Strategy", "ZeRO1", "register_strategy", "resolve", "strategies"]

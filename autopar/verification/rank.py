@@ -14,9 +14,12 @@ from multiprocessing.connection import Connection
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim import Optimizer
 
 from autopar.api import parallelize
 from autopar.attach import Attachment, attachment_of
+from autopar.optimizers import shard_optimizer
+from autopar.strategies import ZeRO1
 from autopar.verification.batches import filled
 from autopar.verification.locate import first_difference
 from autopar.verification.messages import described, receive, send
@@ -66,8 +69,8 @@ def _train(pipe: Connection, job: Job) -> None:
     model = loaded.model
     with loaded.active():
         values, tensors = receive(pipe)["values"], receive(pipe)["tensors"]
-        attachment = _parallel(model, values, filled(loaded.call, tensors), job.settings)
         optimizer = job.settings.make_optimizer(model)
+        attachment = _parallel(model, optimizer, values, filled(loaded.call, tensors), job.settings)
         plan = attachment.compilation.plan if attachment.compilation is not None else attachment.plan
         assert plan is not None, "a printed file brings its plan, and a compilation makes one"
         send(pipe, "ready", record=state_of(model), plan=plan.to_json())
@@ -82,17 +85,23 @@ def _train(pipe: Connection, job: Job) -> None:
             send(pipe, "step", record={**record, **state_of(model)})
 
 
-def _parallel(model: nn.Module, values: Mapping[str, torch.Tensor], call: Call, settings: Settings) -> Attachment:
+def _parallel(
+    model: nn.Module, optimizer: Optimizer, values: Mapping[str, torch.Tensor], call: Call, settings: Settings
+) -> Attachment:
     """Makes the model parallel unless a printed file did, with the values that it has to start from."""
     attachment = attachment_of(model)
     if attachment is not None:
         _set_values(model, values)
+        if isinstance(attachment.strategy, ZeRO1):
+            shard_optimizer(model, optimizer)
         return attachment
     if os.environ.get("RANK", "0") == "0":  # on the others they have to arrive by the strategy's own doing
         _set_values(model, values)
+    strategy = settings.strategy_object()
     parallelize(
         model,
-        settings.strategy_object(),
+        strategy,
+        optimizer=optimizer if isinstance(strategy, ZeRO1) else None,
         pipeline=settings.pipeline,
         plan=settings.plan,
         capture=settings.capture,
