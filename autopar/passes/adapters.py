@@ -47,7 +47,7 @@ def adapted(
         signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     own = name or found.__name__.replace("_", "-")
     body = {
-        "__doc__": inspect.getdoc(found),
+        "__doc__": found.__doc__ or f"Runs ``{found.__module__}.{found.__qualname__}``, which says nothing of itself.",
         "__module__": found.__module__,
         "__signature__": signature,
         "name": own,

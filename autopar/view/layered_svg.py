@@ -57,14 +57,14 @@ def layered_svg(document: Mapping[str, Any], *, graph: str = "after") -> str:
         }
     )
     layout = layered([box.width for box in boxes], _BOX, edges)
-    title = f"{document['model']} {graph} {document['strategy']}"
+    title = f"{document['model']} {graph} {document['strategy']}" if document["plan"] else str(document["model"])
     note = count_text(len(run), "operation") + (f" in {len(boxes)} boxes" if len(boxes) < len(run) else "")
     width = max(layout.width, text_width(fit(title, 900, 16), 16), text_width(note, 11)) + 2 * _MARGIN
     height = layout.height + _HEAD + 2 * _MARGIN
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-            f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+            f'style="max-width:100%;height:auto" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
             f"<title>{safe(title)}</title>",
             f"<style>{_STYLE}</style>",
             '<rect class="page" width="100%" height="100%"/>',

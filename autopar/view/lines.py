@@ -16,6 +16,8 @@ from autopar.view.units import bytes_text, count_text, seconds_text
 
 __all__ = ["Labelled", "Times", "draw_lines", "labelled", "times_of"]
 
+_LEAST_KIND = 60  # pixels under which a shortened kind says nothing
+
 Times = Mapping[str, tuple[float, float]]  # module path to seconds of forward and of backward
 
 
@@ -103,8 +105,8 @@ def _name(x: float, y: float, label: str, row: ModuleRow) -> Iterator[str]:
         kind = f"{kind} · opaque"
     if row.recomputed:
         kind = f"{kind} · ↻"
-    fits = text_width(shown, 12) + 8 + text_width(kind, 11) <= room
-    yield text(x, y + 15, shown, quiet=kind if fits else "")
+    left = room - text_width(shown, 12) - 8
+    yield text(x, y + 15, shown, quiet=fit(kind, left, 11) if left >= _LEAST_KIND else "")
     if row.param_bytes:
         yield text(PARAMS, y + 15, bytes_text(row.param_bytes), css="small", anchor="end")
 

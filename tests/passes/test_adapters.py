@@ -67,6 +67,16 @@ def test_function_changes_the_program_in_place() -> None:
     assert {info(node).created_by for node in done.find("call_function", torch.neg)} == {"negate"}
 
 
+def test_description_is_its_own() -> None:
+    """What ``autopar passes`` prints: the pass's docstring, or that there is none; never that of the adapter."""
+
+    def silent(gm: fx.GraphModule) -> None:
+        pass
+
+    assert adapted(negate).__doc__ == "Puts negations before the output."
+    assert (adapted(silent).__doc__ or "").startswith(f"Runs ``{__name__}.test_description")
+
+
 def test_function_that_changes_nothing() -> None:
     """It need not say so; the code is compared."""
     assert not ran(negate, times=0)[1].changed

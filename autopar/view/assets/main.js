@@ -35,7 +35,7 @@ function redraw() {
     stats.drawn += 1;
     stats.first ||= performance.now();
     drawStrip(view.selected);
-    byId("status").textContent = `${visible(view.tree.root).length.toLocaleString("en")} of ${source.counts[view.which].toLocaleString("en")} nodes drawn · layout ${Math.round(stats.layout)} ms`;
+    byId("status").textContent = `${visible(view.tree.root).length.toLocaleString("en")} of ${source.counts[view.which].toLocaleString("en")} nodes drawn`;
   });
 }
 
