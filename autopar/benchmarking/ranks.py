@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,20 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
+from autopar.api import unparallelize
 from autopar.benchmarking.columns import Column, select_columns
 from autopar.benchmarking.measuring import Settings, Steppers, stepper
 from autopar.benchmarking.memory import peak_bytes
 from autopar.benchmarking.progress import Rounds
 from autopar.errors import CheckFailedError
+from autopar.runtime.tracing import TRACE, write_graphs_with
+from autopar.scripts.traced import write_graph
 from autopar.verification.sources import Source
 
-__all__ = ["Measured", "merge_ranks", "run_ranks"]
+__all__ = ["Measured", "merge_ranks", "run_ranks", "trace_ranks"]
 
 _MEMORY_STEPS = 3
+_TRACED_STEPS = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +74,20 @@ def run_ranks(
                     peak = _spawn(_memory_rank, {name: source}, [column.name], settings)
                     measured[name].peak[column.name] = peak[name]
     return measured
+
+
+def trace_ranks(source: Source, settings: Settings, folder: Path) -> None:
+    """Measures when each part of autopar's steps begins and ends, in processes of their own: looking costs time.
+
+    Args:
+        source: of the model; picklable.
+        settings: how many ranks, and what they warm up with.
+        folder: gets a file of each rank, and the graph that they run, as from ``autopar run --trace``.
+
+    Raises:
+        CheckFailedError: a rank failed.
+    """
+    _spawn(partial(_trace_rank, str(folder.absolute())), {"traced": source}, ["autopar"], settings)
 
 
 def merge_ranks(ranks: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
@@ -138,3 +157,17 @@ def _memory_rank(sources: dict[str, Source], columns: Sequence[Column], settings
     loaded = source.load()
     step = stepper(loaded.model, loaded, columns[-1], settings)
     return {name: peak_bytes(step, warmup=settings.warmup, steps=_MEMORY_STEPS)}
+
+
+def _trace_rank(
+    folder: str, sources: dict[str, Source], columns: Sequence[Column], settings: Settings
+) -> dict[str, Any]:
+    os.environ[TRACE] = folder
+    write_graphs_with(write_graph)
+    torch.manual_seed(settings.seed)
+    loaded = sources["traced"].load()
+    step = stepper(loaded.model, loaded, columns[-1], settings)
+    for _ in range(settings.warmup + _TRACED_STEPS):
+        step()
+    unparallelize(loaded.model)  # which writes down what was measured
+    return {}

@@ -18,6 +18,7 @@ from autopar.benchmarking.columns import Column, subjects
 from autopar.benchmarking.measuring import Settings
 from autopar.benchmarking.ranks import Measured
 from autopar.benchmarking.summary import Spread, Summary, geometric_mean
+from autopar.view.units import count_text
 
 __all__ = ["REPORT_VERSION", "document", "footnote", "machine", "table", "write_json"]
 
@@ -66,7 +67,7 @@ def footnote(summaries: Sequence[Summary], columns: Sequence[Column], settings: 
     """How to read the table, the numbers over all models, and what is not in it."""
     lines = [
         "plain: no communication. DDP static and DDP one bucket also set gradient_as_bucket_view.",
-        f"DDP's best is underlined. Ratios: median (quartiles) of {settings.rounds} rounds, interleaved.",
+        f"DDP's best is underlined. Ratios: median (quartiles) of {count_text(settings.rounds, 'round')}, interleaved.",
         "Exposed: what a step takes beyond the plain module's.",
     ]
     if any(column.alone for column in columns):

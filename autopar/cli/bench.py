@@ -31,6 +31,7 @@ __all__ = ["bench", "run_bench"]
 )
 @click.option("--no-memory", is_flag=True, help="Leave out peak memory, which takes a start of all ranks a column.")
 @click.option("-o", "--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="SVG", help="Draw a chart.")
+@click.option("--trace", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write measured steps.")
 @json_option
 @debug_option
 def bench(
@@ -43,6 +44,7 @@ def bench(
     columns: str | None,
     no_memory: bool,
     chart: Path | None,
+    trace: Path | None,
     as_json: bool,
 ) -> None:
     """Measure training steps of a model: plain, with torch's DistributedDataParallel, and with autopar.
@@ -60,6 +62,13 @@ def bench(
     chosen = USUAL if columns is None else select_columns(columns)
     settings = Settings(nproc=nproc, rounds=rounds)
     content = run_bench({name: source}, chosen, settings, memory=not no_memory, quiet=as_json, chart=chart)
+    if trace is not None:
+        from autopar.benchmarking.ranks import trace_ranks
+        from autopar.scripts.traced import clear, merge
+
+        clear(trace)
+        trace_ranks(source, settings, trace)
+        note(f"wrote {', '.join(map(str, merge(trace)))}")
     if as_json:
         click.echo(json.dumps(content, indent=2))
 

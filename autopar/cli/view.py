@@ -39,7 +39,7 @@ __all__ = ["view"]
     + "; png: svg as an image.",
 )
 @click.option("--before", is_flag=True, help="The graph as it was captured (table, dot and graph-svg).")
-@click.option("--trace", metavar="DIR", help="Show what `autopar run --trace DIR` measured (html, trace).")
+@click.option("--trace", metavar="DIR", help="Show what `run` or `bench` with --trace DIR measured (html, trace).")
 @compile_options
 @plugin_option
 @world_size_option

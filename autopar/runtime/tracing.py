@@ -1,4 +1,4 @@
-"""Measures steps for ``autopar run --trace``: an engine that looks at the clock at everything it does.
+"""Measures steps for ``--trace`` of ``autopar run`` and ``bench``: an engine that looks at the clock all the time.
 
 It takes the place of the ordinary engine only where ``AUTOPAR_TRACE`` names a folder, so that a run
 without it pays nothing. Each rank writes what it measured, as JSON, when its engine is closed or the

@@ -1,4 +1,4 @@
-"""``autopar run --trace``: what a traced run leaves behind besides each rank's measurements."""
+"""``--trace`` of ``autopar run`` and ``bench``: what a traced run leaves behind besides each rank's measurements."""
 
 from __future__ import annotations
 
