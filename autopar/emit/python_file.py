@@ -19,7 +19,7 @@ from autopar.emit.replica import replica_graph
 from autopar.emit.samples import Source, model_file, relative, sample_inputs, shape_text
 from autopar.partitioner.plan import BucketSpec, Plan
 from autopar.program import Program
-from autopar.strategies.base import strategies
+from autopar.strategies import ZeRO1, strategies
 
 __all__ = ["Source", "emit_python"]
 
@@ -67,7 +67,7 @@ def emit_python(
         list(function.lines),
         _build(imports, program, plan, source),
         sample_inputs(imports, program),
-        _main(imports, program.name),
+        _main(imports, program.name, plan),
     ]
     constants = _constants(imports, plan, place, plan_file, steps)
     head = _head(program, plan, place, file_name)
@@ -147,7 +147,14 @@ def _own_options(plan: Plan) -> Collection[str]:
     return inspect.signature(strategies.get(plan.strategy)).parameters
 
 
-def _main(imports: Imports, name: str) -> list[str]:
+def _sharding(imports: Imports, plan: Plan) -> list[str]:
+    if not issubclass(strategies.get(plan.strategy), ZeRO1):
+        return []
+    shard = imports.member("autopar.optimizers", "shard_optimizer")
+    return [f"    {shard}(model, optimizer)  # each rank has the state of its share"]
+
+
+def _main(imports: Imports, name: str, plan: Plan) -> list[str]:
     dist, torch = imports.module("torch.distributed"), imports.module("torch")
     record = imports.member("torch.distributed.elastic.multiprocessing.errors", "record")
     clock = f"{imports.module('time')}.perf_counter()"
@@ -162,6 +169,7 @@ def _main(imports: Imports, name: str) -> list[str]:
         "    with next(model.parameters()).device:",
         "        args, kwargs = sample_inputs()",
         f"    optimizer = {torch}.optim.SGD(model.parameters(), lr=0.01)",
+        *_sharding(imports, plan),
         "    for step in range(STEPS):",
         f"        started = {clock}",
         "        optimizer.zero_grad()",

@@ -12,7 +12,7 @@ import torch
 
 from autopar.emit import Source, emit_python
 from autopar.partitioner.plan import Plan
-from autopar.strategies import DataParallel
+from autopar.strategies import DataParallel, ZeRO1
 from tests.emit import models
 from tests.emit.compiled import SMALL, compiled, printed
 
@@ -120,3 +120,9 @@ def test_the_strategy_is_printed_with_its_options() -> None:
     """As they are in the plan."""
     text, _ = printed(compiled(models.Stack(), (models.x(),), strategy=SMALL), FILE, "Stack")
     assert '"bucket_cap_mb": 0.0001' in text
+
+
+def test_a_sharded_optimizer_is_printed() -> None:
+    """The file's own training does as its strategy says."""
+    text, _ = printed(compiled(models.Stack(), (models.x(),), strategy=ZeRO1()), FILE, "Stack")
+    assert "    shard_optimizer(model, optimizer)" in text
