@@ -27,11 +27,13 @@ _MOST_STRIPES = 12
 _STYLE = """
   text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif; fill: #1d2733 }
   .title { font-size: 16px; font-weight: 600 } .quiet { font-size: 11px; fill: #4a5663 } .page { fill: #fff }
+  .graph { background: #fff }
   .box { fill: #dbe8f4; stroke: #8ba3b8 } .io { fill: #dcefdc; stroke: #8fb08f }
   .opaque { fill: #efdcbc; stroke: #a88b55 }
   .edge { fill: none; stroke: #7c8a97; stroke-width: 1.2 } .tip { fill: #7c8a97 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e4e9ee } .quiet { fill: #b3bec8 } .page { fill: #14191f } .box { fill: #23384b; stroke: #5d7890 }
+    text { fill: #e4e9ee } .quiet { fill: #b3bec8 } .page { fill: #14191f }
+    .graph { background: #14191f } .box { fill: #23384b; stroke: #5d7890 }
     .io { fill: #24402a; stroke: #5f8a66 } .opaque { fill: #4d3a1a; stroke: #a88b55 }
     .edge { stroke: #8896a5 } .tip { fill: #8896a5 }
   }
@@ -64,7 +66,7 @@ def layered_svg(document: Mapping[str, Any], *, graph: str = "after") -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-            f'style="max-width:100%;height:auto" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+            f'style="max-width:100%;height:auto" viewBox="0 0 {width:.0f} {height:.0f}" class="graph" role="img">',
             f"<title>{safe(title)}</title>",
             f"<style>{_STYLE}</style>",
             '<rect class="page" width="100%" height="100%"/>',
