@@ -24,6 +24,7 @@ from autopar.benchmarking.memory import peak_bytes
 from autopar.benchmarking.progress import Rounds
 from autopar.errors import CheckFailedError
 from autopar.runtime.tracing import TRACE, write_graphs_with
+from autopar.scripts.parent import end_with_caller
 from autopar.scripts.traced import write_graph
 from autopar.verification.sources import Source
 
@@ -110,10 +111,16 @@ def _spawn(work: Any, sources: dict[str, Source], columns: list[str], settings: 
     set_forkserver_preload(["autopar.verification.preload"])  # torch is imported once, not in every process
     with tempfile.TemporaryDirectory() as folder:
         arguments = (Path(folder), work, sources, columns, settings)
+        ranks = start_processes(_rank, arguments, nprocs=settings.nproc, join=False, start_method="forkserver")
         try:
-            start_processes(_rank, arguments, nprocs=settings.nproc, start_method="forkserver")
+            while not ranks.join():
+                pass
         except ProcessException as error:
             raise CheckFailedError(f"A rank failed, so there is nothing to report.{error}") from None
+        finally:
+            for process in ranks.processes:
+                process.kill()
+                process.join()
         found: dict[str, Any] = json.loads(Path(folder, "measured.json").read_text())
     return found
 
@@ -121,6 +128,7 @@ def _spawn(work: Any, sources: dict[str, Source], columns: list[str], settings: 
 def _rank(
     rank: int, folder: Path, work: Any, sources: dict[str, Source], columns: list[str], settings: Settings
 ) -> None:
+    end_with_caller()
     torch.set_num_threads(1)
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

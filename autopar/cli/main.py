@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import rich_click as click
 
@@ -52,7 +57,11 @@ _COMMANDS = (
     ),
 )
 _DEFECT = "AP901"
-_INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells say it
+_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143  # 128 and the signal's number, as shells say it
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; what is to be cleaned up on the way out is."""
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -91,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings: dict[str, bool] = {"debug": False}
     set_click_version()
     try:
-        code = cli.main(argv, prog_name="autopar", obj=settings, standalone_mode=False)
+        with _raising_on_sigterm():
+            code = cli.main(argv, prog_name="autopar", obj=settings, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
@@ -101,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.Abort:
         say_error("Interrupted.")
         return _INTERRUPTED
+    except _Terminated:
+        say_error("Stopped by SIGTERM.")
+        return _TERMINATED
     except click.ClickException as error:
         say_error(_sentence(error), UsageError.code)
         return error.exit_code
@@ -113,6 +126,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}".rstrip(". ")
         say_error(f"Unexpected {what}. This is a defect of autopar's: run with --debug for the traceback.", _DEFECT)
         return 1
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    """As Ctrl-C does, so that commands end the processes and remove the files that they made."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _trace(settings: dict[str, bool]) -> None:

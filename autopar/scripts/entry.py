@@ -12,11 +12,14 @@ import importlib
 import signal
 import sys
 
+from autopar.scripts.parent import end_with_parent
+
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Imports the module that the first argument names and runs it on the others."""
+    """Imports the module that the first argument names and runs it on the others; ends with its parent."""
+    end_with_parent()
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # and not ignored, as in a background job
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ _RENDEZVOUS = ("standalone", "nnodes", "node-rank", "master-addr", "master-port"
 _ENTRY = ("module", "m", "no-python", "run-path")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _INTERRUPTED = 128 + signal.SIGINT
+_PATIENCE = 10.0  # seconds after Ctrl-C, which a terminal sends to the child as well, before it is passed on
 
 
 def run_script(
@@ -140,14 +142,18 @@ def _wait(command: Sequence[str], environment: Mapping[str, str], script: str, *
 
         def forward(number: int, frame: FrameType | None) -> None:
             received.append(number)
-            # A terminal's Ctrl-C reaches the child as well: only wait for it then.
             if number != signal.SIGINT:
                 process.send_signal(number)
+            elif received.count(number) == 1:  # at once, it would break off the child's own ending
+                later.start()
 
+        later = threading.Timer(_PATIENCE, process.send_signal, [signal.SIGINT])
+        later.daemon = True
         previous = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             code = process.wait()
         finally:
+            later.cancel()
             for number, handler in previous.items():
                 signal.signal(number, handler)
     if signal.SIGINT in received and code in (-signal.SIGINT, _INTERRUPTED):

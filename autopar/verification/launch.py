@@ -105,6 +105,10 @@ def started(source: Source, settings: Settings, *, ranks: int | None) -> Iterato
             pipes.append(ours)
             processes.append(process)
         yield Processes(pipes, processes)
+    except BaseException as error:
+        for process in processes if not isinstance(error, Exception) else ():  # the user wants it to end now
+            process.kill()
+        raise
     finally:
         for pipe in pipes:
             pipe.close()

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from autopar.api import parallelize
 from autopar.attach import Attachment, attachment_of
 from autopar.optimizers import shard_optimizer
+from autopar.scripts.parent import end_with_caller
 from autopar.strategies import ZeRO1
 from autopar.verification.batches import filled
 from autopar.verification.locate import first_difference
@@ -47,6 +48,7 @@ class Job:
 
 def main(pipe: Connection, job: Job) -> None:
     """Trains until the pipe is closed; what it raises is sent as the last message."""
+    end_with_caller()
     os.dup2(2, 1)  # what the user's code prints must not mix with the command's results
     os.environ.clear()
     os.environ.update(job.environment)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -175,3 +178,23 @@ def test_console_script_is_this_main() -> None:
 
     (script,) = [one for one in entry_points(group="console_scripts") if one.name == "autopar"]
     assert script.load() is module.main
+
+
+def test_sigterm_is_said_and_clears_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Ctrl-C is: what a command began is ended on the way out; afterwards the signal is what it was."""
+    cleared = []
+
+    def stopped(*arguments: Any, **options: Any) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10.0)
+        finally:
+            cleared.append("processes")
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(module.cli, "main", stopped)
+    assert module.main(["verify"]) == 143
+    assert "Stopped by SIGTERM." in capsys.readouterr().err
+    assert cleared == ["processes"]
+    assert signal.getsignal(signal.SIGTERM) is before
