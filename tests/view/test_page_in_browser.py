@@ -143,6 +143,7 @@ def test_colours_have_a_legend(page: Browser) -> None:
         legends[scheme] = page.run("document.getElementById('legend').innerText")
     assert "0: 256 B" in legends["bucket"]
     assert "opaque" in legends["opacity"]
+    assert ("up to 256 B" in legends["bytes"], "up to 1.0 k" in legends["flops"]) == (True, True)
     assert "capture" in legends["pass"]
     assert all(legends.values())
 

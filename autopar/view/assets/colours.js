@@ -56,7 +56,10 @@ function legendEntries(scheme) {
   if (scheme === "bucket") {
     return source.buckets.slice(0, 24).map((bucket) => [bucketColour(bucket.index), `${bucket.index}: ${bytesText(bucket.nbytes)}`]);
   }
-  if (scheme === "bytes" || scheme === "flops") return [[HEAT[1], "few"], [HEAT[3], "more"], [HEAT[5], "most"]];
+  if (scheme === "bytes" || scheme === "flops") {
+    const most = scheme === "bytes" ? bytesText(view.most.bytes) : flopsText(view.most.flops);
+    return [[HEAT[1], "few"], [HEAT[3], "more"], [HEAT[5], `up to ${most}`]];
+  }
   if (scheme === "opacity") return [["#c98f2e", "opaque: runs as plain PyTorch"], [plain()[0], "seen operation by operation"]];
   if (scheme === "pass") return source.passNames.map((name) => [passColour(name), name]);
   return Object.entries(PHASES).map(([name, pair]) => [themed(pair), name === "input" ? "input, output" : name]);
