@@ -74,7 +74,7 @@ def resolve(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     """
     if not isinstance(strategy, str):
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
-            given = strategy.__name__ if isinstance(strategy, type) else repr(strategy)
+            given = strategy.__name__ if isinstance(strategy, type) else f"of type {type(strategy).__name__}"
             raise UsageError(
                 f"The strategy {given} is neither a name nor a strategy object.",
                 mend=f"Give one of {', '.join(map(repr, ['auto', *strategies.names()]))}, or an object such as DDP().",

@@ -87,6 +87,10 @@ class WholeBatch:
         except Exception as error:
             self.reason = f"Its rounding error cannot be measured: in float64 it raises {type(error).__name__}."
             return None
+        odd = next((name for found in (whole, plain) for name, g in found.items() if not _finite(g)), None)
+        if odd is not None:
+            self.reason = f"On the whole batch the gradient of {odd} is not finite, with no rounding error to measure."
+            return None
         scale = max((float(g.abs().max()) for g in whole.values() if g is not None and g.numel()), default=0.0)
         self.reason = self._otherwise_by_design(whole, parts, scale)
         if self.reason:
@@ -141,6 +145,10 @@ def _gradients(model: nn.Module, call: Call, loss_of: LossOf, seed: int) -> tupl
     RandomStreams().seed(seed)
     untouched, after = drawn(), record["random numbers"]
     return record["gradients"], any(not _equal(after[name], untouched[name]) for name in untouched)
+
+
+def _finite(gradient: torch.Tensor | None) -> bool:
+    return gradient is None or bool(gradient.isfinite().all())
 
 
 def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

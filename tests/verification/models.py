@@ -78,6 +78,18 @@ class OwnLoss(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
+class NotFinite(nn.Module):
+    """The root of a negative number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """NaN."""
+        return (self.fc(x) - 1e9).sqrt()
+
+
 class Contrastive(nn.Module):
     """Its result for a sample depends on the others of the batch."""
 

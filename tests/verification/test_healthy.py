@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 import autopar
-from tests.verification.models import MLP, Contrastive, Language, Opaque, OwnLoss, SumLoss, batch_norm, dropout
+from tests.verification.models import (
+    MLP,
+    Contrastive,
+    Language,
+    NotFinite,
+    Opaque,
+    OwnLoss,
+    SumLoss,
+    batch_norm,
+    dropout,
+)
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "mlp": (MLP, torch.ones(6, 6).cumsum(0)),
@@ -54,6 +64,7 @@ def test_whole_batch_within_rounding() -> None:
         (dropout, "draws random numbers"),
         (SumLoss, "Its loss is a sum over samples, and ranks average"),
         (Contrastive, "mixes the samples of a batch"),
+        (NotFinite, "the gradient of fc.weight is not finite"),
     ],
 )
 def test_why_the_whole_batch_is_not_compared(factory: Callable[[], nn.Module], reason: str) -> None:
