@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 
 from autopar.errors import LaunchError, OptionError
 from autopar.runtime.agreement import exchange
@@ -15,9 +13,9 @@ from autopar.runtime.collectives import Collectives, TorchCollectives
 from autopar.runtime.collectives import Work as AnyWork
 from autopar.runtime.group import Group
 from autopar.runtime.heartbeats import StoreHeartbeats
-from autopar.shm import NAME, Communicator, Work, connect
+from autopar.shm import Communicator, Work, connect
 
-__all__ = ["SharedMemoryCollectives", "group_inside_graphs", "start_collectives"]
+__all__ = ["SharedMemoryCollectives", "start_collectives"]
 
 _VARIABLE = "AUTOPAR_BACKEND"
 _HEADROOM = 1.25  # of the gradients' bytes: buffers of modules, alignment, a bucket that is made anew
@@ -60,24 +58,6 @@ def start_collectives(group: Group, backend: str, *, device: torch.device, nbyte
     if group.rank == 0:
         warnings.warn(f"Gradients travel over {group}, not through shared memory: {found}.", stacklevel=2)
     return TorchCollectives(group, StoreHeartbeats.of(group))
-
-
-def group_inside_graphs(group: Group, *, shared: bool) -> dist.ProcessGroup:
-    """A process group of the same ranks for the collectives inside graphs alone; called on all of them.
-
-    Of their own, because what the engine sends beside them comes in an order that only the engine keeps.
-
-    Args:
-        group: the ranks.
-        shared: through shared memory.
-    """
-    made: dist.ProcessGroup = dist.new_group(
-        dist.get_process_group_ranks(group.handle),
-        timeout=timedelta(seconds=group.timeout),
-        backend=NAME if shared else dist.get_backend(group.handle),
-        use_local_synchronization=True,
-    )
-    return made
 
 
 class SharedMemoryCollectives:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.distributed as dist
 from torch import nn
 
 from autopar.partitioner.rates import Rates
-from autopar.runtime.backends import group_inside_graphs, start_collectives
+from autopar.runtime import side_groups
+from autopar.runtime.backends import start_collectives
 from autopar.runtime.collectives import Collectives, LoneCollectives, TorchCollectives
 from autopar.runtime.device import device_of
 from autopar.runtime.group import Group
@@ -31,6 +34,7 @@ class Connections:
         self._model, self._group, self._backend, self._measure = model, group, backend, measure
         self._collectives: Collectives | None = None
         self._in_graph: dist.ProcessGroup | None = None
+        self._give_back: list[Callable[[], None]] = []
 
     def start(self, *, hooked: bool) -> Collectives:
         """What carries the gradients.
@@ -60,25 +64,28 @@ class Connections:
         if self._group.world_size == 1:
             return None
         if self._in_graph is None:
-            self._in_graph = group_inside_graphs(self._group, shared=self._shares_memory)
+            self._in_graph = self._side_group()
         return self._in_graph
 
     def for_norms(self, process_group: dist.ProcessGroup | None) -> Collectives:
         """A way of their own for the statistics of batch norms, among the ranks that a module names or all."""
-        made = process_group or group_inside_graphs(self._group, shared=self._shares_memory)
+        made = process_group or self._side_group()
         group = Group(made, dist.get_rank(made), dist.get_world_size(made), self._group.timeout)
         return TorchCollectives(group) if group.world_size > 1 else LoneCollectives()
 
     def close(self) -> None:
-        """Waits for what is on its way and frees what was made here."""
+        """Waits for what is on its way, and leaves what was made here to others."""
         if self._collectives is not None:
             self._collectives.close()
-        if self._in_graph is not None and dist.is_initialized():
-            dist.destroy_process_group(self._in_graph)
+        while self._give_back:
+            self._give_back.pop()()
+        self._in_graph = None
 
-    @property
-    def _shares_memory(self) -> bool:
-        return self._collectives is not None and self._collectives.shares_memory
+    def _side_group(self) -> dist.ProcessGroup:
+        shared = self._collectives is not None and self._collectives.shares_memory
+        taken, give_back = side_groups.take(self._group, shared=shared)
+        self._give_back.append(give_back)
+        return taken
 
     def _gradient_bytes(self) -> int:
         return sum(p.nbytes for p in self._model.parameters() if p.requires_grad)

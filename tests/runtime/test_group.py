@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import autopar
 from autopar.errors import LaunchError, UsageError
 from autopar.runtime.group import _store_of_this_start, join, launched_world_size
+from autopar.runtime.side_groups import _spare
 from tests.runtime.pairs import Ranks, differences, local_mean
 
 
@@ -227,6 +228,25 @@ class _First(nn.Module):
 def test_unparallelize_ends_communication(ranks: Ranks) -> None:
     """Afterwards gradients are local, and no hook of ours is left."""
     assert ranks(unparallelized, 2) == [(True, True)] * 2
+
+
+def side_groups_again() -> bool:
+    """Trains models one after another whose norms need a group of their own; the second of them has two."""
+    group = join(torch.device("cpu"), timeout=20.0)
+    used = []
+    for count in (1, 2, 1):
+        models = [autopar.parallelize(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)), "ddp") for _ in range(count)]
+        for model in models:
+            model(torch.randn(3, 2)).sum().backward()
+        used.append(len(_spare[group.handle][("gloo", group.timeout)]))  # type: ignore[index]
+        for model in models:
+            autopar.unparallelize(model)
+    return used == [0, 0, 1]
+
+
+def test_groups_of_their_own_are_used_again(ranks: Ranks) -> None:
+    """One that was made after another's end would have its name, and look for its ranks at addresses that are gone."""
+    assert ranks(side_groups_again, 2, environment={"AUTOPAR_BACKEND": "torch"}) == [True, True]
 
 
 @pytest.mark.parametrize(("start", "hosts", "place"), [("0", 1, "key"), ("2", 1, "start_2/key"), ("2", 2, "key")])
