@@ -12,8 +12,6 @@ PYTEST ?=
 ARGS ?=
 DRAWS ?= 5000
 CASES ?= 10000
-# Tests wait for their ranks, so that more of them may run than there are cores.
-WORKERS ?= 3
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -35,7 +33,7 @@ demo: $(READY) ## train on handwritten digits: one process, 2 DDP processes, dat
 	@$(RUN) examples/digits_demo.py $(ARGS)
 
 test: lint types ## lint, types, then the whole test suite (trainers: make integrations)
-	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadgroup --ignore=tests/integrations $(PYTEST)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --ignore=tests/integrations $(PYTEST)
 
 lint: $(READY) ## ruff: rules and format
 	@$(RUN) -m ruff check --quiet .

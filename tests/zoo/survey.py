@@ -17,7 +17,7 @@ from tests.zoo.registry import ZOO
 
 __all__ = ["Found", "survey"]
 
-_SECONDS = 60.0  # that one model may take
+_SECONDS = 120.0  # that one model may take
 _LOOK = 0.2  # seconds between two looks at what has been finished
 
 
@@ -34,7 +34,7 @@ def survey(check: Callable[..., Any], names: Sequence[str], world_size: int) -> 
     """Runs ``check(entry)`` for each model on every rank; yields each model as soon as it is done.
 
     All run in the same processes, since importing their libraries takes longer than they do. After a
-    model that raised, crashed or took longer than 60 s, new processes go on with those behind it.
+    model that raised, crashed or took longer than 120 s, new processes go on with those behind it.
 
     Args:
         check: a function at module level; what it returns must be picklable.
