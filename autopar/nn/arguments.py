@@ -14,25 +14,26 @@ from torch.distributed.device_mesh import DeviceMesh
 from autopar.attach import attachment_of, detach
 from autopar.runtime.notices import say
 
-__all__ = ["buffers_to_sync", "check_parameters", "device_index", "pick_group", "refuse_wrappers", "take_over"]
+__all__ = ["buffers_to_sync", "check_module", "check_parameters", "device_index", "pick_group", "take_over"]
 
 
-def refuse_wrappers(module: object, *wrappers: type[nn.Module]) -> None:
-    """Refuses what is no module, and one whose gradients are averaged already by one of these wrappers.
+def check_module(module: object, *wrappers: type[nn.Module]) -> None:
+    """Refuses what is no module, and warns of one whose gradients one of these wrappers averages already.
 
     Raises:
         TypeError: it is no module.
-        ValueError: it is, or has inside of it, a DistributedDataParallel.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"DistributedDataParallel was given a {type(module).__name__}; it takes an nn.Module.")
     for name, part in module.named_modules():
         if isinstance(part, wrappers):
             place = f"Its submodule {name!r}" if name else "The module"
-            raise ValueError(
-                f"{place} is a DistributedDataParallel already; its gradients would be averaged twice. "
-                "Wrap the plain module, which is the attribute `module` of the wrapper."
+            warnings.warn(
+                f"{place} is a DistributedDataParallel already; its gradients are sent and averaged twice. "
+                "Wrap the plain module, which is the attribute `module` of the wrapper.",
+                stacklevel=3,
             )
+            return
 
 
 def take_over(module: nn.Module) -> None:

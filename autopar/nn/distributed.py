@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from autopar import compat
 from autopar.attach import Attachment
-from autopar.nn.arguments import buffers_to_sync, check_parameters, device_index, pick_group, refuse_wrappers, take_over
+from autopar.nn.arguments import buffers_to_sync, check_module, check_parameters, device_index, pick_group, take_over
 from autopar.nn.comm_hooks import builtin_hook, check_hook
 from autopar.nn.graph_checks import GraphChecks
 from autopar.nn.ignored import ignored_names
@@ -64,8 +64,7 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
 
     Raises:
         TypeError: ``module`` is no module.
-        ValueError: no process group, a negative cap, ``device_ids`` that do not fit the module, or one that is or has
-            inside of it a DistributedDataParallel.
+        ValueError: no process group, a negative cap, or ``device_ids`` that do not fit the module.
         RuntimeError: nothing to train, lazy parameters, or both ``process_group`` and ``device_mesh``.
         RankMismatchError: the ranks hold different modules; raised alike on all of them.
     """
@@ -95,7 +94,7 @@ class DistributedDataParallel(nn.Module, JoinsUnevenInputs, TorchInternals):
     ) -> None:
         super().__init__()
         JoinsUnevenInputs.__init__(self)
-        refuse_wrappers(module, DistributedDataParallel, nn.parallel.DistributedDataParallel)
+        check_module(module, DistributedDataParallel, nn.parallel.DistributedDataParallel)
         if (delay_all_reduce_named_params is None) != (param_to_hook_all_reduce is None):
             raise ValueError(
                 "delay_all_reduce_named_params and param_to_hook_all_reduce need to be set at the same time."

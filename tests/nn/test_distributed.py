@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import warnings
 from typing import Any, cast
 
 import pytest
@@ -106,8 +107,6 @@ def refused_arguments() -> list[str]:
         (layer, {"bucket_cap_mb_list": [1, -1]}),
         (layer, {"delay_all_reduce_named_params": [("weight", layer.weight)]}),
         (cast("nn.Module", 3), {}),
-        (nn.parallel.DistributedDataParallel(nn.Linear(2, 2)), {}),
-        (nn.Sequential(DistributedDataParallel(nn.Linear(2, 2))), {}),
     ]
     said = []
     for module, options in cases:
@@ -119,10 +118,28 @@ def refused_arguments() -> list[str]:
 
 
 def test_refusals_have_the_types_of_torch(ranks: Ranks) -> None:
-    """Negative caps and wrapped modules are refused, which torch takes."""
+    """Negative caps are refused, which torch takes."""
     types = ["RuntimeError", "ValueError", "ValueError", "RuntimeError", "ValueError", "ValueError", "ValueError"]
-    types += ["TypeError", "ValueError", "ValueError"]
+    types += ["TypeError"]
     assert ranks(refused_arguments, 2) == [types] * 2
+
+
+def wrapped_twice() -> list[str]:
+    """What is said of a wrapper around torch's, and around autopar's inside of another module."""
+    start()
+    said = []
+    around, within = nn.parallel.DistributedDataParallel(nn.Linear(2, 2)), DistributedDataParallel(nn.Linear(2, 2))
+    for module in (around, nn.Sequential(within)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            DistributedDataParallel(module)
+        said += [str(one.message).split(" is a")[0] for one in caught if "averaged twice" in str(one.message)]
+    return said
+
+
+def test_a_wrapper_around_a_wrapper_is_noticed(ranks: Ranks) -> None:
+    """Torch takes it without a word; the means of means are the same, and each gradient is sent twice."""
+    assert ranks(wrapped_twice, 2) == [["The module", "Its submodule '0'"]] * 2
 
 
 def delayed_parameters() -> list[str]:
