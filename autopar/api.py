@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from autopar.attach import Attachment, attach, attachment_of, detach
+from autopar.attach.ranks import with_ranks
 from autopar.capture import ladder
 from autopar.errors import OptionError, UsageError
 from autopar.nn.joining import JoinedModel
@@ -209,13 +210,7 @@ def join(model: nn.Module, *, stop_early: bool = False) -> Iterator[None]:
         UsageError: the model is not parallel, or not with ``ddp``.
         OptionError: batch norms take their statistics over all ranks, and ``stop_early`` is False.
     """
-    attachment = attachment_of(model)
-    executor = None if attachment is None else attachment.start()
-    if attachment is None or not isinstance(executor, DDPExecutor):
-        raise UsageError(
-            f"This {type(model).__name__} has no ranks that could join.",
-            mend='Call autopar.parallelize(model, "ddp") first.',
-        )
+    attachment, executor = with_ranks(model, "join", strategy="ddp")
     if executor.world_size == 1:
         yield
         return

@@ -102,7 +102,7 @@ def batch_norm(
         input: tensor of shape (N, C, ...).
         weight, bias: tensors of shape (C,), or None.
     """
-    return _normalised(module, input, weight, bias, F.batch_norm)
+    return _normalised(module, input, weight, bias, any_batch=False)
 
 
 def sync_batch_norm(
@@ -117,7 +117,7 @@ def sync_batch_norm(
     if shared is None:
         return batch_norm(module, input, weight, bias)
     if _sharing.alone:
-        return _normalised(module, input, weight, bias, _of_any_batch)
+        return _normalised(module, input, weight, bias, any_batch=True)
     return shared(module, input, weight, bias, _counted(module, input))
 
 
@@ -152,33 +152,19 @@ def alone() -> Iterator[None]:
 
 
 def _normalised(
-    module: nn.Module,
-    input: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    normalise: Callable[..., torch.Tensor],
+    module: nn.Module, input: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, *, any_batch: bool
 ) -> torch.Tensor:
+    """``F.batch_norm`` on the module's statistics; for ``any_batch`` without its check of the values a channel."""
     factor = _counted(module, input)
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     tracked = not module.training or module.track_running_stats
     mean = module.running_mean if tracked else None
     variance = module.running_var if tracked else None
     from_batch = module.training or (module.running_mean is None and module.running_var is None)
-    return normalise(input, mean, variance, weight, bias, from_batch, factor, module.eps)
-
-
-def _of_any_batch(
-    input: torch.Tensor,
-    mean: torch.Tensor | None,
-    variance: torch.Tensor | None,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    from_batch: bool,
-    factor: float,
-    eps: float,
-) -> torch.Tensor:
-    """``F.batch_norm`` without the check of the number of values a channel."""
-    return torch.batch_norm(input, weight, bias, mean, variance, from_batch, factor, eps, torch.backends.cudnn.enabled)
+    if any_batch:
+        fast = torch.backends.cudnn.enabled
+        return torch.batch_norm(input, weight, bias, mean, variance, from_batch, factor, module.eps, fast)
+    return F.batch_norm(input, mean, variance, weight, bias, from_batch, factor, module.eps)
 
 
 def _counted(module: nn.Module, input: torch.Tensor) -> float:

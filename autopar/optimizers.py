@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
-from autopar.attach import attachment_of
+from autopar.attach.ranks import with_ranks
 from autopar.errors import UsageError
 from autopar.runtime.collectives import Collectives
 from autopar.runtime.ddp import DDPExecutor
@@ -44,13 +44,7 @@ def shard_optimizer(model: nn.Module, optimizer: OptimizerT) -> OptimizerT:
         >>> model = autopar.parallelize(nn.Linear(10, 1), "zero1")
         >>> optimizer = autopar.shard_optimizer(model, torch.optim.AdamW(model.parameters()))
     """
-    attachment = attachment_of(model)
-    executor = None if attachment is None else attachment.start()
-    if attachment is None or not isinstance(executor, DDPExecutor):
-        raise UsageError(
-            f"This {type(model).__name__} has no ranks that could share an optimizer.",
-            mend='Call autopar.parallelize(model, "zero1") first.',
-        )
+    attachment, executor = with_ranks(model, "share an optimizer", strategy="zero1")
     if any(one.optimizer is optimizer for one in attachment.sharded):
         raise UsageError(f"This {type(optimizer).__name__} is sharded already.", mend="Leave the second call out.")
 

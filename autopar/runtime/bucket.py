@@ -13,7 +13,7 @@ from autopar import compat
 from autopar.partitioner.plan import BucketSpec
 from autopar.runtime.collectives import Collectives
 
-__all__ = ["Bucket", "FlatBuffer", "accumulate_node", "python_references"]
+__all__ = ["Bucket", "FlatBuffer", "accumulate_node", "dense_strides", "python_references"]
 
 # From this many elements on, scaling while copying (one pass over memory) beats a grouped copy and
 # one scaling of the whole buffer; below, the kernel call of each parameter costs more than the pass.
@@ -217,11 +217,14 @@ class FlatBuffer:
     def _cut(self, flat: torch.Tensor) -> list[torch.Tensor]:
         slices, offset = [], 0
         for parameter in self.parameters:
-            # autograd keeps a gradient whose strides are the parameter's, if those are dense
-            like = parameter if compat.is_dense(parameter) else torch.empty(parameter.shape, device="meta")
-            slices.append(flat.as_strided(parameter.shape, like.stride(), offset))
+            slices.append(flat.as_strided(parameter.shape, dense_strides(parameter), offset))
             offset += parameter.numel()
         return slices
+
+
+def dense_strides(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The parameter's strides, with which autograd keeps a gradient as it is; contiguous ones where they have gaps."""
+    return (parameter if compat.is_dense(parameter) else torch.empty(parameter.shape, device="meta")).stride()
 
 
 def python_references(gradient: torch.Tensor) -> int:

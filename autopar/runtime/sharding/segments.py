@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from autopar import compat
+from autopar.runtime.bucket import dense_strides
 from autopar.runtime.collectives import Collectives, Work
 
 __all__ = ["Segment", "in_memory_order", "segments_of"]
@@ -40,7 +40,7 @@ class Segment:
         self._addresses: list[int] = []
         start, end = rank * self.share, (rank + 1) * self.share
         for parameter, offset in self.places():
-            view = self._flat.as_strided(parameter.shape, _dense_strides(parameter), offset)
+            view = self._flat.as_strided(parameter.shape, dense_strides(parameter), offset)
             view.copy_(parameter.detach())
             parameter.data = view
             self._addresses.append(view.data_ptr())
@@ -107,7 +107,3 @@ def in_memory_order(tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tens
             parameter.shape, parameter.stride(), dtype=tensor.dtype, device=tensor.device
         ).copy_(tensor)
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
-
-
-def _dense_strides(parameter: nn.Parameter) -> tuple[int, ...]:
-    return (parameter if compat.is_dense(parameter) else torch.empty(parameter.shape, device="meta")).stride()
